@@ -1,0 +1,1 @@
+"""The bundled isolation engine: a daemon that speaks the Docker Engine API, and everything below it."""

@@ -1,0 +1,47 @@
+"""What one engine is told at its start."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """The settings of one engine. Several engines can run on one machine, each with folders of its own.
+
+    `data_root` holds what lasts (images, containers, volumes, networks), `exec_root` what ends with the
+    machine (sockets, the zygote's records). `hosts` are `unix://PATH` or `tcp://HOST:PORT`.
+    """
+
+    data_root: Path = Path("/var/lib/shipway/engine")
+    exec_root: Path = Path("/run/shipway")
+    hosts: tuple[str, ...] = ("unix:///run/shipway/engine.sock",)
+    pidfile: Path | None = None
+    group: str = "shipway"
+    registry_mirrors: tuple[str, ...] = ()
+    insecure_registries: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+    default_address_pool: str = "172.20.0.0/14"
+    trust_host_ca: bool = False
+
+    @property
+    def instance(self) -> str:
+        """Eight hexadecimal digits that are this engine's own: part of each name it takes from the kernel."""
+        return hashlib.sha256(str(self.data_root.absolute()).encode()).hexdigest()[:8]
+
+    @property
+    def bridge(self) -> str:
+        """The default network's bridge. Interface names have at most 15 characters."""
+        return f"sw{self.instance}"
+
+    @property
+    def nft_table(self) -> str:
+        return f"shipway_{self.instance}"
+
+    @property
+    def cgroup_parent(self) -> str:
+        """The cgroup below which every container of this engine lives, from the hierarchy's root."""
+        return f"/shipway/{self.instance}"

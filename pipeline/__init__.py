@@ -1,0 +1,1 @@
+"""Definitions, plans, run state, triggers and their store. No Celery, no HTTP server, no engine."""

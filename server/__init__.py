@@ -1,0 +1,1 @@
+"""Webhooks, the REST API, the live page and the metrics."""
