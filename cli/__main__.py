@@ -1,0 +1,5 @@
+"""`python -m cli` is `shipway`."""
+
+from cli.main import main
+
+main()
