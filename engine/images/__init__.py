@@ -1,0 +1,1 @@
+"""Images: content-addressed blobs, manifests, layers on disk, snapshots. Synchronous and safe for threads."""
