@@ -1,0 +1,1 @@
+"""Bridges, veth pairs, addresses, published ports and names between containers."""

@@ -1,0 +1,41 @@
+"""Forgetting UDP flows of a port that has been published or withdrawn.
+
+The kernel decides where a flow goes by its first packet. A client that keeps sending to the same UDP port
+would go on reaching what was, or was not, behind it before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from collections.abc import Collection
+
+from engine.network.netlink import NETFILTER, Netlink, NetlinkError, attributes
+
+_SUBSYSTEM = 1
+_GET, _DELETE = 1, 2
+_TUPLE_ORIGINAL = 1
+_HEADER = struct.pack(">BBH", socket.AF_INET, 0, 0)
+
+
+def _ports_and_protocol(original: bytes) -> tuple[int, int]:
+    """The transport protocol and destination port of an encoded tuple."""
+    protocol = dict(attributes(dict(attributes(original)).get(2, b"")))
+    port = struct.unpack(">H", protocol[3][:2])[0] if 3 in protocol else 0
+    return protocol.get(1, b"\0")[0], port
+
+
+def forget_udp(ports: Collection[int]) -> int:
+    """Delete every tracked UDP flow whose first packet went to one of `ports`; returns how many."""
+    forgotten = 0
+    with Netlink(NETFILTER) as netlink:
+        for _, payload in netlink.dump(_SUBSYSTEM << 8 | _GET, _HEADER):
+            original = dict(attributes(payload[4:])).get(_TUPLE_ORIGINAL, b"")
+            protocol, port = _ports_and_protocol(original)
+            if protocol == socket.IPPROTO_UDP and port in ports:
+                body = _HEADER + struct.pack("=HH", 4 + len(original), 0x8000 | _TUPLE_ORIGINAL) + original
+                with contextlib.suppress(NetlinkError):  # it ended by itself
+                    netlink.send([(_SUBSYSTEM << 8 | _DELETE, 0, body)])
+                    forgotten += 1
+    return forgotten

@@ -1,0 +1,172 @@
+"""The engine's one table of rules: published ports, egress, and walls between networks.
+
+Published ports are entries of two maps, so that publishing is one small transaction however many there are.
+The rules themselves follow from the list of networks; `rebuild` replaces the whole table in one transaction,
+no packet sees half of it, and nobody else's table is touched.
+
+A verdict of ours can't undo another table's drop: where a host forbids forwarding by its own rules, those
+rules have to let the bridges through.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from engine.network import nft
+from engine.network.model import PortBinding
+from engine.network.netlink import NETFILTER, Netlink, NetlinkError, Request
+
+_ANY = "published"
+_ADDRESSED = "published_on"
+_CHUNK = 256
+_LOOPBACK = "127.0.0.0/8"
+
+_Make = Callable[[str, str, Sequence[tuple[bytes, bytes]]], Request]
+
+
+@dataclass(frozen=True)
+class Side:
+    """What the rules need to know about one network."""
+
+    bridge: str
+    subnet: str
+    internal: bool = False
+    masquerade: bool = True
+
+
+@dataclass(frozen=True)
+class Published:
+    """A port of the host that leads to `target`, port `target_port`."""
+
+    host_ip: str
+    host_port: int
+    protocol: str
+    target: str
+    target_port: int
+
+    @classmethod
+    def of(cls, binding: PortBinding, target: str) -> Published:
+        return cls(binding.host_ip, binding.host_port, binding.protocol, target, binding.container_port)
+
+    @property
+    def entry(self) -> tuple[str, bytes, bytes]:
+        """The map it belongs in, its key and its value."""
+        key = nft.pack_protocol(self.protocol) + nft.pack_port(self.host_port)
+        value = nft.pack_address(self.target) + nft.pack_port(self.target_port)
+        if self.host_ip == "0.0.0.0":  # noqa: S104
+            return _ANY, key, value
+        return _ADDRESSED, nft.pack_address(self.host_ip) + key, value
+
+
+class Firewall:
+    """Keeps the table `table`. Methods block for a fraction of a millisecond; one thread at a time."""
+
+    def __init__(self, table: str) -> None:
+        self._table = table
+        self._netlink: Netlink | None = None
+
+    def rebuild(self, sides: Sequence[Side], published: Iterable[Published]) -> None:
+        """Replace the whole table, atomically."""
+        table = self._table
+        requests = [nft.add_table(table), nft.delete_table(table), nft.add_table(table)]
+        requests += [
+            nft.add_map(table, _ANY, 1, nft.ANY_KEY),
+            nft.add_map(table, _ADDRESSED, 2, nft.ADDRESSED_KEY),
+            nft.add_chain(table, "guard", "filter", nft.PREROUTING, -300),
+            nft.add_chain(table, "arriving", "nat", nft.PREROUTING, -100),
+            nft.add_chain(table, "local", "nat", nft.OUTPUT, -100),
+            nft.add_chain(table, "forward", "filter", nft.FORWARD, 0),
+            nft.add_chain(table, "leaving", "nat", nft.POSTROUTING, 100),
+        ]
+        requests += self._published_rules()
+        requests += self._rules(sides)
+        requests += self._entries(nft.add_elements, published)
+        self._commit(requests)
+
+    def update_networks(self, sides: Sequence[Side]) -> None:
+        """Replace the rules that follow from the networks, and leave published ports as they are."""
+        flush = [nft.flush_chain(self._table, chain) for chain in ("guard", "forward", "leaving")]
+        self._commit([*flush, *self._rules(sides)])
+
+    def publish(self, published: Sequence[Published]) -> None:
+        """Open ports: all of them, or none."""
+        if published:
+            self._commit(list(self._entries(nft.add_elements, published)))
+
+    def unpublish(self, published: Sequence[Published]) -> None:
+        """Close ports. Those that are closed already are no error."""
+        if not published:
+            return
+        try:
+            self._commit(list(self._entries(nft.delete_elements, published)))
+        except NetlinkError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            for one in published:
+                self._ignore_missing(list(self._entries(nft.delete_elements, [one])))
+
+    def remove(self) -> None:
+        """Remove the table with everything in it."""
+        self._ignore_missing([nft.delete_table(self._table)])
+
+    def close(self) -> None:
+        if self._netlink is not None:
+            self._netlink.close()
+            self._netlink = None
+
+    def _commit(self, requests: Sequence[Request]) -> None:
+        if self._netlink is None:
+            self._netlink = Netlink(NETFILTER)
+        self._netlink.batch(nft.BEGIN, requests, nft.END)
+
+    def _ignore_missing(self, requests: Sequence[Request]) -> None:
+        try:
+            self._commit(requests)
+        except NetlinkError as error:
+            if error.errno != errno.ENOENT:
+                raise
+
+    def _entries(self, make: _Make, published: Iterable[Published]) -> Iterator[Request]:
+        entries: dict[str, list[tuple[bytes, bytes]]] = {}
+        for one in published:
+            name, key, value = one.entry
+            entries.setdefault(name, []).append((key, value))
+        for name, found in entries.items():
+            for start in range(0, len(found), _CHUNK):
+                yield make(self._table, name, found[start : start + _CHUNK])
+
+    def _published_rules(self) -> Iterator[Request]:
+        addressed = (nft.load_address(0), nft.load_protocol(1), nft.load_port(2), nft.dnat_by(_ADDRESSED))
+        everywhere = (nft.load_protocol(0), nft.load_port(1), nft.dnat_by(_ANY))
+        # A neighbour may send packets for 127.0.0.1 here. Redirected before routing they would reach ports
+        # that are published for this host alone; left as they are, the kernel drops them as martians.
+        yield nft.add_rule(self._table, "arriving", nft.daddr(_LOOPBACK), nft.verdict(nft.RETURN))
+        for chain in ("arriving", "local"):
+            yield nft.add_rule(self._table, chain, *addressed)
+            yield nft.add_rule(self._table, chain, nft.daddr_is_local(), *everywhere)
+
+    def _rules(self, sides: Sequence[Side]) -> Iterator[Request]:
+        table = self._table
+        established = nft.ct_state(nft.STATE_ESTABLISHED | nft.STATE_RELATED)
+        yield nft.add_rule(table, "forward", established, nft.verdict(nft.ACCEPT))
+        for side in sides:
+            into, out_of = nft.oifname(side.bridge), nft.iifname(side.bridge)
+            from_outside = into + nft.iifname(side.bridge, equal=False)
+            # route_localnet on the bridge lets 127.0.0.1 lead to containers; it must not lead back.
+            yield nft.add_rule(table, "guard", out_of, nft.daddr(_LOOPBACK), nft.verdict(nft.DROP))
+            if side.internal:
+                to_outside = out_of + nft.oifname(side.bridge, equal=False)
+                yield nft.add_rule(table, "forward", to_outside, nft.verdict(nft.DROP))
+                yield nft.add_rule(table, "forward", from_outside, nft.verdict(nft.DROP))
+                continue
+            not_published = nft.ct_status(nft.STATUS_DNAT, present=False)
+            yield nft.add_rule(table, "forward", from_outside, not_published, nft.verdict(nft.DROP))
+            yield nft.add_rule(table, "leaving", into, nft.saddr(_LOOPBACK), nft.masquerade())
+            # A container that reaches its neighbour through a published port must hear the answer from there.
+            hairpin = into + nft.saddr(side.subnet) + nft.ct_status(nft.STATUS_DNAT)
+            yield nft.add_rule(table, "leaving", hairpin, nft.masquerade())
+            if side.masquerade:
+                egress = nft.saddr(side.subnet) + nft.oifname(side.bridge, equal=False)
+                yield nft.add_rule(table, "leaving", egress, nft.masquerade())
