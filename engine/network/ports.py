@@ -66,7 +66,8 @@ class HostPorts:
         """
         bindings: list[PortBinding] = []
         try:
-            bindings += [self._reserve(normalise(mapping)) for mapping in mappings]
+            for mapping in mappings:
+                bindings.append(self._reserve(normalise(mapping)))  # noqa: PERF401 — kept if the next fails
         except BaseException:
             self.release(bindings)
             raise
