@@ -1,0 +1,1 @@
+"""From a definition and an event to the stages that will run: pure."""

@@ -1,0 +1,146 @@
+"""What people and scripts see of runs and services: the shapes of the REST API, the pages and `--json`."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from pipeline.plan.models import Kind, Scalar
+from pipeline.protocol import HostInfo, Outputs, Release, Replica, Rollout
+from pipeline.run.states import AttemptState, RunState, StageState
+from pipeline.services import NamedService
+from pipeline.values import Frozen, Labels
+
+
+class AttemptView(Frozen):
+    """One try of a stage. Times are Unix seconds."""
+
+    id: str
+    number: int
+    state: AttemptState
+    worker: str | None = None
+    created: float
+    started: float | None = None
+    finished: float | None = None
+    error: str = ""
+    exit_code: int | None = None
+    timings: dict[str, float] = Field(default_factory=dict)
+    """Seconds a phase; `queue` is the time from ready to claimed."""
+
+
+class StageView(Frozen):
+    name: str
+    base: str
+    kind: Kind
+    position: int
+    state: StageState
+    needs: tuple[str, ...] = ()
+    matrix: dict[str, Scalar] = Field(default_factory=dict)
+    allow_failure: bool = False
+    reason: str = ""
+    """Why it failed, was skipped or waits: one line."""
+    started: float | None = None
+    finished: float | None = None
+    duration: float | None = None
+    """Seconds; of a stage still running, until now."""
+    outputs: Outputs = Outputs()
+    attempts: tuple[AttemptView, ...] = ()
+
+
+class RunView(Frozen):
+    id: int
+    pipeline: str
+    state: RunState
+    reason: str = ""
+    """Why it failed or was cancelled: one line."""
+    repository: str = ""
+    event: str = ""
+    branch: str = ""
+    tag: str = ""
+    sha: str = ""
+    message: str = ""
+    """First line of the commit's message."""
+    author: str = ""
+    title: str = ""
+    """What it is about when there is no commit, such as `rollback web to web-3`."""
+    created: float
+    started: float | None = None
+    finished: float | None = None
+    duration: float | None = None
+    stages: tuple[StageView, ...] = ()
+
+    def stage(self, name: str) -> StageView | None:
+        return next((stage for stage in self.stages if stage.name == name), None)
+
+
+class ServiceView(Frozen):
+    """A service: what should run, and what its hosts say does."""
+
+    name: str
+    repository: str = ""
+    spec: NamedService
+    release: Release | None = None
+    """The live one."""
+    rollout: Rollout | None = None
+    """The one under way, else the last."""
+    hosts: tuple[HostReplicas, ...] = ()
+
+
+class HostReplicas(Frozen):
+    host: str
+    online: bool
+    replicas: tuple[Replica, ...] = ()
+
+
+ServiceView.model_rebuild()
+
+
+class Ready(Frozen):
+    """A stage that may start: a hint to send. Either to each of `hosts`, or to whoever has `labels`."""
+
+    run: int
+    stage: str
+    attempt: str
+    hosts: tuple[str, ...] = ()
+    labels: Labels = Field(default_factory=dict)
+    """At most one label: with more, the hosts that have them all are named."""
+
+
+class StepReady(Frozen):
+    """A host step that waits for its host: a hint to send."""
+
+    step: int
+    host: str
+
+
+class Swept(Frozen):
+    """What a sweep found, and which hints to send."""
+
+    ready: tuple[Ready, ...] = ()
+    steps: tuple[StepReady, ...] = ()
+    lost: tuple[str, ...] = ()
+    """Attempts whose lease ran out."""
+
+
+class StoredLine(Frozen):
+    """A log line as it is read back. `id` grows over all lines: ask for what comes after it."""
+
+    id: int
+    attempt: str
+    seq: int
+    stream: str
+    time: float
+    text: str
+
+
+__all__ = [
+    "AttemptView",
+    "HostInfo",
+    "HostReplicas",
+    "Ready",
+    "RunView",
+    "ServiceView",
+    "StageView",
+    "StepReady",
+    "StoredLine",
+    "Swept",
+]
