@@ -1,0 +1,1 @@
+"""The distribution client: pull and push for every registry that follows the specification."""

@@ -1,0 +1,43 @@
+"""`/v2/NAME/blobs/DIGEST` (OCI distribution-spec, "Pulling blobs", "Deleting Blobs")."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from engine.registry.server import names, state
+
+_FOREVER = "max-age=31536000"
+
+
+async def get(request: web.Request) -> web.StreamResponse:
+    """GET and HEAD. The kernel sends the file (sendfile); Range and 416 are aiohttp's."""
+    registry, repository = state.of(request), state.repository(request)
+    digest = names.digest(request.match_info["digest"])
+    await registry.guard.require(request, repository, "pull")
+    path = registry.storage.blobs.find(repository, digest)
+    if request.method == "HEAD":
+        # A client that learns that a blob is here won't send it: it must outlive the push.
+        registry.storage.blobs.touch(repository, digest)
+    else:
+        registry.metrics.bytes.labels("out").inc(path.stat().st_size)
+    return web.FileResponse(
+        path,
+        chunk_size=1 << 20,
+        headers={
+            "Content-Type": "application/octet-stream",
+            "Docker-Content-Digest": digest,
+            "Cache-Control": _FOREVER,
+        },
+    )
+
+
+async def delete(request: web.Request) -> web.Response:
+    """This repository lets the blob go; its bytes go when nobody refers to them (collection)."""
+    registry, repository = state.of(request), state.repository(request)
+    digest = names.digest(request.match_info["digest"])
+    await registry.guard.require(request, repository, "delete")
+    registry.storage.require(repository)
+    await asyncio.to_thread(registry.storage.blobs.unlink, repository, digest)
+    return web.Response(status=202)

@@ -1,0 +1,106 @@
+"""Contents by digest, and which repository may see which."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from engine.registry.server import errors
+from engine.registry.server.storage import files
+from engine.registry.server.storage.layout import Layout, digests_in, repositories_in
+from engine.registry.server.storage.uploads import Upload
+
+
+class Blobs:
+    """Each blob is stored once. A repository has it when it holds an (empty) link of that digest.
+
+    The mtime of a link is when somebody last relied on it: collection leaves fresh ones alone, so that a blob
+    whose presence a client has just been told of is still there when its manifest arrives.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def find(self, repository: str, digest: str) -> Path:
+        """The file of a blob that this repository has. Raises BLOB_UNKNOWN."""
+        path = self._layout.blob(digest)
+        if not self._layout.layer(repository, digest).exists() or not path.exists():
+            raise errors.blob_unknown(digest)
+        return path
+
+    def has(self, repository: str, digest: str) -> bool:
+        return self._layout.layer(repository, digest).exists() and self._layout.blob(digest).exists()
+
+    def touch(self, repository: str, digest: str) -> None:
+        """Says that somebody relies on this blob now."""
+        for path in (self._layout.layer(repository, digest), self._layout.blob(digest)):
+            try:
+                os.utime(path)
+            except FileNotFoundError:
+                continue
+
+    def adopt(self, upload: Upload, digest: str) -> None:
+        """The verified upload becomes a blob of its repository."""
+        path = self._layout.blob(digest)
+        files.make_folder(path.parent, self._layout.root)
+        if path.exists():
+            os.utime(path)
+        else:
+            os.replace(upload.data, path)
+            files.sync_folder(path.parent)
+        self.link(upload.repository, digest)
+
+    def put(self, digest: str, data: bytes) -> None:
+        """Stores bytes whose digest the caller has checked."""
+        path = self._layout.blob(digest)
+        if path.exists():
+            os.utime(path)
+        else:
+            files.write_atomic(path, data, self._layout.root)
+
+    def link(self, repository: str, digest: str) -> None:
+        """This repository now has this blob."""
+        path = self._layout.layer(repository, digest)
+        if path.exists():
+            os.utime(path)
+        else:
+            files.write_atomic(path, b"", self._layout.repositories)
+
+    def owner(self, digest: str) -> str | None:
+        """Some repository that has this blob."""
+        if not self._layout.blob(digest).exists():
+            return None
+        for name in repositories_in(self._layout.repositories):
+            if self._layout.layer(name, digest).exists():
+                return name
+        return None
+
+    def unlink(self, repository: str, digest: str) -> None:
+        """This repository no longer has this blob. Raises BLOB_UNKNOWN."""
+        if not files.remove(self._layout.layer(repository, digest)):
+            raise errors.blob_unknown(digest)
+
+    def discard(self, digest: str) -> int:
+        """Removes a content for good. Returns the bytes that it took."""
+        path = self._layout.blob(digest)
+        # Renamed first: a reader that has it open reads on, nobody finds half a file.
+        doomed = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        try:
+            os.rename(path, doomed)
+            size = doomed.stat().st_size
+            doomed.unlink()
+        except FileNotFoundError:
+            return 0
+        return size
+
+    def totals(self) -> tuple[int, int]:
+        """How many blobs there are, and their bytes."""
+        count = size = 0
+        for digest in digests_in(self._layout.blobs):
+            try:
+                size += self._layout.blob(digest).stat().st_size
+            except FileNotFoundError:
+                continue
+            count += 1
+        return count, size
