@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+_CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_SERVER = """
+import http.server, sys, threading, os
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        body = (sys.argv[1] + " " + self.client_address[0]).encode()
+        self.send_response(200 if self.path != "/sick" else 503)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *args): pass
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 128
+server = Server(("0.0.0.0", 8000), Handler)
+print("up", flush=True)
+server.serve_forever()
+"""
+
+
+class NetLab:
+    """A host with a bridge, containers on it and a client outside, all network namespaces.
+
+    host: 10.9.0.1 (bridge), 192.168.9.1 (outside); containers 10.9.0.2 and on; client 192.168.9.2.
+    """
+
+    def __init__(self) -> None:
+        self._tag = f"swt{uuid.uuid4().hex[:6]}"
+        self._spaces: list[str] = []
+        self._processes: list[subprocess.Popen[str]] = []
+        self.host = self._space("h")
+        self.client = self._space("c")
+        self._ip("-n", self.host, "link", "add", "br0", "type", "bridge")
+        self._ip("-n", self.host, "addr", "add", "10.9.0.1/24", "dev", "br0")
+        self._ip("-n", self.host, "link", "set", "br0", "up")
+        self._pair(self.host, "out", self.client, "eth0")
+        self._ip("-n", self.host, "addr", "add", "192.168.9.1/24", "dev", "out")
+        self._ip("-n", self.client, "addr", "add", "192.168.9.2/24", "dev", "eth0")
+
+    def container(self, number: int) -> str:
+        """A namespace at 10.9.0.<number> behind the host's bridge."""
+        name = self._space(f"n{number}")
+        self._pair(self.host, f"v{number}", name, "eth0")
+        self._ip("-n", self.host, "link", "set", f"v{number}", "master", "br0")
+        self._ip("-n", name, "addr", "add", f"10.9.0.{number}/24", "dev", "eth0")
+        self._ip("-n", name, "route", "add", "default", "via", "10.9.0.1")
+        return name
+
+    def serve(self, space: str, word: str) -> subprocess.Popen[str]:
+        """An HTTP server on port 8000 in the namespace; answers `<word> <client's address>`."""
+        process = subprocess.Popen(
+            ["ip", "netns", "exec", space, sys.executable, "-c", _SERVER, word],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._processes.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        return process
+
+    def run(self, space: str, work: Callable[[], Any]) -> Any:
+        """The result of `work`, done by a thread inside the namespace."""
+        return self.spawn(space, work)()
+
+    def spawn(self, space: str, work: Callable[[], Any]) -> Callable[[], Any]:
+        """Starts `work` in a thread inside the namespace; the answer waits for its result."""
+        box: list[Any] = []
+
+        def body() -> None:
+            descriptor = os.open(f"/run/netns/{space}", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if _libc.setns(descriptor, _CLONE_NEWNET):
+                    raise OSError(ctypes.get_errno(), "setns")
+                box.append((True, work()))
+            except BaseException as error:
+                box.append((False, error))
+            finally:
+                os.close(descriptor)
+
+        thread = threading.Thread(target=body)
+        thread.start()
+
+        def result() -> Any:
+            thread.join()
+            good, value = box[0]
+            if not good:
+                raise value
+            return value
+
+        return result
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+            if process.stdout:
+                process.stdout.close()
+        for name in self._spaces:
+            subprocess.run(["ip", "netns", "del", name], check=False)
+
+    def _space(self, suffix: str) -> str:
+        name = f"{self._tag}{suffix}"
+        self._ip("netns", "add", name)
+        self._spaces.append(name)
+        self._ip("-n", name, "link", "set", "lo", "up")
+        return name
+
+    def _pair(self, left: str, left_name: str, right: str, right_name: str) -> None:
+        self._ip("-n", left, "link", "add", left_name, "type", "veth", "peer", right_name, "netns", right)
+        self._ip("-n", left, "link", "set", left_name, "up")
+        self._ip("-n", right, "link", "set", right_name, "up")
+
+    @staticmethod
+    def _ip(*arguments: str) -> None:
+        subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def netlab() -> Iterator[NetLab]:
+    lab = NetLab()
+    yield lab
+    lab.close()
