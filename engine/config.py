@@ -8,11 +8,22 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
+class TlsFiles:
+    """How `tcp://` hosts are secured. With `verify` only clients that the authority signed get in."""
+
+    certificate: Path
+    key: Path
+    authority: Path | None = None
+    verify: bool = False
+
+
+@dataclass(frozen=True)
 class EngineConfig:
     """The settings of one engine. Several engines can run on one machine, each with folders of its own.
 
     `data_root` holds what lasts (images, containers, volumes, networks), `exec_root` what ends with the
-    machine (sockets, the zygote's records). `hosts` are `unix://PATH` or `tcp://HOST:PORT`.
+    machine (sockets, the zygote's records). `hosts` are `unix://PATH` or `tcp://HOST:PORT`. With
+    `live_restore` containers outlive the engine's stop; else they get `shutdown_timeout` seconds to end.
     """
 
     data_root: Path = Path("/var/lib/shipway/engine")
@@ -26,6 +37,9 @@ class EngineConfig:
     labels: dict[str, str] = field(default_factory=dict)
     default_address_pool: str = "172.20.0.0/14"
     trust_host_ca: bool = False
+    tls: TlsFiles | None = None
+    live_restore: bool = False
+    shutdown_timeout: float = 15.0
 
     @property
     def instance(self) -> str:

@@ -1,0 +1,106 @@
+"""The HTTP server: each request finds its handler here, and each error its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from importlib.metadata import version as package_version
+from typing import cast
+
+import msgspec
+from aiohttp import web
+
+from engine.api import (
+    answer,
+    archive,
+    build,
+    containers,
+    errors,
+    execs,
+    images,
+    metrics,
+    negotiate,
+    networks,
+    system,
+    volumes,
+)
+from engine.api.call import Call
+from engine.api.connection import Connection, Server
+from engine.api.rooms import Rooms
+from engine.api.router import Route, Routes
+
+_log = logging.getLogger(__name__)
+_READ_BUFFER = 1 << 20
+
+
+class Api:
+    """Answers requests with what the rooms do."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self._routes = Routes()
+        for module in (system, containers, execs, archive, images, build, networks, volumes, metrics):
+            self._routes.include(module.routes)
+        self._headers = {
+            "Api-Version": negotiate.text(negotiate.NEWEST),
+            "Docker-Experimental": "false",
+            "Ostype": "linux",
+            "Server": f"Shipway/{package_version('shipway')} (linux)",
+        }
+        self._working: set[asyncio.Task[web.StreamResponse]] = set()
+
+    def server(self) -> Server:
+        """The protocol factory for a listening socket. Call `shutdown` on it at the end."""
+        return Server(self._answer, access_log=None, read_bufsize=_READ_BUFFER, keepalive_timeout=600)
+
+    async def finish(self, timeout: float) -> None:
+        """Give requests that change something `timeout` seconds to end, then cancel them."""
+        if self._working:
+            await asyncio.wait(self._working, timeout=timeout)
+        for task in self._working:
+            task.cancel()
+        await asyncio.gather(*self._working, return_exceptions=True)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            version, path = negotiate.split(request.path)
+            route, params = self._routes.find(request.method, path)
+            call = Call(request, self._rooms, version, params)
+            response = await (self._stream(route, call) if route.streaming else self._finish(route, call))
+        except ConnectionError:
+            raise
+        except Exception as error:
+            if getattr(request, "_payload_writer", None) is not None:
+                # Headers are out: all that is left is to break off.
+                _log.warning("%s %s broke off: %s", request.method, request.path, errors.message_of(error))
+                raise ConnectionResetError(str(error)) from error
+            response = self._failure(error)
+        if not response.prepared:
+            response.headers.update(self._headers)
+        return response
+
+    async def _stream(self, route: Route, call: Call) -> web.StreamResponse:
+        """Run a handler that ends when its client goes away."""
+        connection = cast(Connection, call.request.protocol)
+        task = asyncio.current_task()
+        assert task is not None
+        connection.when_lost(task.cancel)
+        try:
+            return await route.handler(call)
+        finally:
+            connection.forget(task.cancel)
+
+    async def _finish(self, route: Route, call: Call) -> web.StreamResponse:
+        """Run a handler that changes something: to its end, whether its client waits for it or not."""
+        task = asyncio.ensure_future(route.handler(call))
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+        return await asyncio.shield(task)
+
+    @staticmethod
+    def _failure(error: Exception) -> web.Response:
+        status = errors.status_of(error)
+        if status == 304:
+            return answer.empty(304)
+        body = msgspec.json.encode({"message": errors.message_of(error)}) + b"\n"
+        return web.Response(body=body, status=status, content_type="application/json")

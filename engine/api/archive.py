@@ -1,0 +1,51 @@
+"""/containers/{ref}/archive: `docker cp`."""
+
+from __future__ import annotations
+
+import base64
+from typing import IO, Any, cast
+
+import msgspec
+from aiohttp import web
+
+from engine.api import answer
+from engine.api.call import Call
+from engine.api.router import Routes
+from engine.errors import InvalidInput
+
+routes = Routes()
+
+
+def _path(call: Call) -> str:
+    path = call.text("path")
+    if not path:
+        raise InvalidInput("Bad parameter: path cannot be empty")
+    return path
+
+
+def _header(stat: dict[str, Any]) -> dict[str, str]:
+    return {"X-Docker-Container-Path-Stat": base64.b64encode(msgspec.json.encode(stat)).decode()}
+
+
+@routes.add("HEAD", "/containers/{ref}/archive")
+async def stat(call: Call) -> web.StreamResponse:
+    found = await call.rooms.containers.archive_stat(call.params["ref"], _path(call))
+    return web.Response(headers=_header(found), content_type="application/x-tar")
+
+
+@routes.add("GET", "/containers/{ref}/archive", streaming=True)
+async def get(call: Call) -> web.StreamResponse:
+    found, tar = await call.rooms.containers.archive_get(call.params["ref"], _path(call))
+    return await answer.stream(call, "application/x-tar", tar, _header(found))
+
+
+@routes.add("PUT", "/containers/{ref}/archive")
+async def put(call: Call) -> web.StreamResponse:
+    await call.rooms.containers.archive_put(
+        call.params["ref"],
+        _path(call),
+        cast(IO[bytes], call.file()),
+        no_overwrite_dir_non_dir=call.flag("noOverwriteDirNonDir"),
+        copy_ids=call.flag("copyUIDGID"),
+    )
+    return answer.empty(200)

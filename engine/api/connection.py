@@ -1,0 +1,138 @@
+"""Client connections, and taking one over for raw bytes in both directions.
+
+Docker's clients ask for `Upgrade: tcp`, get `101 UPGRADED`, and then the connection is a terminal's or a
+program's standard streams. When the client has no more input it closes its half only: output must go on. A
+stock aiohttp connection closes as a whole then, so ours says at the end of input that it stays open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+_READ_LIMIT = 256 * 1024
+
+
+class Connection(RequestHandler):  # type: ignore[type-arg]
+    """One client's connection."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._raw: asyncio.StreamReader | None = None
+        self._when_lost: set[Callable[[], object]] = set()
+        self._lost = False
+
+    def data_received(self, data: bytes) -> None:
+        if self._raw is not None:
+            self._raw.feed_data(data)
+        else:
+            super().data_received(data)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        if self._raw is not None:
+            self._raw.feed_eof()
+            return True
+        super().eof_received()
+        return None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._lost = True
+        if self._raw is not None:
+            self._raw.feed_eof()
+        for callback in list(self._when_lost):
+            callback()
+        super().connection_lost(exc)
+
+    def when_lost(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called when the client is gone: at once, if it is already."""
+        if self._lost:
+            callback()
+        else:
+            self._when_lost.add(callback)
+
+    def forget(self, callback: Callable[[], object]) -> None:
+        self._when_lost.discard(callback)
+
+    def take_over(self) -> asyncio.StreamReader:
+        """From now on bytes that come in are the reader's, not HTTP."""
+        assert self.transport is not None
+        self._raw = asyncio.StreamReader(limit=_READ_LIMIT)
+        self._raw.set_transport(self.transport)
+        if self._message_tail:
+            self._raw.feed_data(self._message_tail)
+            self._message_tail = b""
+        return self._raw
+
+    async def drain(self) -> None:
+        """Wait until the client has read enough. Raises ConnectionError when it is gone."""
+        if self._lost:
+            raise ConnectionResetError("the client is gone")
+        await self._drain_helper()
+
+
+class Server(web.Server[web.BaseRequest]):
+    """aiohttp's low-level server, with our kind of connection."""
+
+    def __call__(self) -> RequestHandler[web.BaseRequest]:
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+
+class Taken(web.StreamResponse):
+    """The answer of a connection that was taken over: all has been said."""
+
+    async def prepare(self, request: web.BaseRequest) -> Any:
+        return None
+
+    async def write_eof(self, data: Any = b"") -> None:
+        return None
+
+    @property
+    def prepared(self) -> bool:
+        return True
+
+    @property
+    def keep_alive(self) -> bool | None:
+        return False
+
+
+class Duplex:
+    """A connection that was taken over."""
+
+    def __init__(self, connection: Connection, reader: asyncio.StreamReader) -> None:
+        self._connection = connection
+        self._reader = reader
+
+    @classmethod
+    def take(cls, request: web.BaseRequest, media_type: str) -> Duplex:
+        """Answer `request` with a raw stream: 101 when the client asked for the upgrade, else 200."""
+        connection = cast(Connection, request.protocol)
+        assert connection.transport is not None
+        reader = connection.take_over()
+        if request.headers.get("Upgrade", "").lower() == "tcp":
+            head = "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+        else:
+            head = "HTTP/1.1 200 OK\r\nConnection: close\r\n"
+        connection.transport.write(f"{head}Content-Type: {media_type}\r\n\r\n".encode())
+        return cls(connection, reader)
+
+    async def read(self) -> bytes:
+        """What the client sent next; empty when it has no more to say."""
+        return await self._reader.read(_READ_LIMIT)
+
+    async def write(self, data: bytes) -> None:
+        """Send to the client, as fast as it reads. Raises ConnectionError when it is gone."""
+        transport = self._connection.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client is gone")
+        transport.write(data)
+        await self._connection.drain()
+
+    def when_lost(self, callback: Callable[[], object]) -> None:
+        self._connection.when_lost(callback)
+
+    def forget(self, callback: Callable[[], object]) -> None:
+        self._connection.forget(callback)

@@ -1,0 +1,252 @@
+"""/containers: what a container is and its life."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+from aiohttp import web
+
+from engine.api import answer
+from engine.api.call import Call
+from engine.api.connection import Duplex, Taken
+from engine.api.converse import converse
+from engine.api.detach import DetachKeys
+from engine.api.errors import NotModified
+from engine.api.frames import frame, media_type
+from engine.api.router import Routes
+from engine.containers import times
+from engine.containers.hostconfig import HostConfig, Limits, RestartPolicy
+from engine.containers.lifecycle import WaitCondition
+from engine.containers.model import ContainerConfig, NetworkingConfig, from_json
+from engine.errors import Conflict, InvalidInput
+
+routes = Routes()
+_CONDITIONS: dict[str, WaitCondition] = {
+    "": "not-running",
+    "not-running": "not-running",
+    "next-exit": "next-exit",
+    "removed": "removed",
+}
+
+
+@routes.add("GET", "/containers/json")
+async def list_(call: Call) -> web.StreamResponse:
+    found = call.rooms.containers.list(
+        all=call.flag("all"), filters=call.filters(), limit=call.number("limit") or 0
+    )
+    shown = [call.rooms.containers.summary(container) for container in found]
+    if call.flag("size"):
+        for container, summary in zip(found, shown, strict=True):
+            summary["SizeRw"], summary["SizeRootFs"] = await call.rooms.containers.inspect_size(container.id)
+    return answer.json(shown)
+
+
+@routes.add("POST", "/containers/create")
+async def create(call: Call) -> web.StreamResponse:
+    body = await call.json()
+    host_config = body.pop("HostConfig", None)
+    networking = body.pop("NetworkingConfig", None)
+    container = await call.rooms.containers.create(
+        call.text("name") or None,
+        from_json(ContainerConfig, body),
+        from_json(HostConfig, host_config or {}),
+        from_json(NetworkingConfig, networking or {}),
+    )
+    return answer.json({"Id": container.id, "Warnings": []}, 201)
+
+
+@routes.add("GET", "/containers/{ref}/json")
+async def inspect(call: Call) -> web.StreamResponse:
+    shown = call.rooms.containers.inspect(call.params["ref"])
+    if call.flag("size"):
+        shown["SizeRw"], shown["SizeRootFs"] = await call.rooms.containers.inspect_size(call.params["ref"])
+    return answer.json(shown)
+
+
+@routes.add("DELETE", "/containers/{ref}")
+async def remove(call: Call) -> web.StreamResponse:
+    await call.rooms.containers.remove(call.params["ref"], force=call.flag("force"), volumes=call.flag("v"))
+    return answer.empty()
+
+
+@routes.add("POST", "/containers/prune")
+async def prune(call: Call) -> web.StreamResponse:
+    removed, freed = await call.rooms.containers.prune(call.filters())
+    return answer.json({"ContainersDeleted": removed, "SpaceReclaimed": freed})
+
+
+@routes.add("POST", "/containers/{ref}/start")
+async def start(call: Call) -> web.StreamResponse:
+    if call.rooms.containers.get(call.params["ref"]).state.alive:
+        raise NotModified("running already")
+    with call.rooms.metrics.container_start.time():
+        await call.rooms.containers.start(call.params["ref"])
+    return answer.empty()
+
+
+@routes.add("POST", "/containers/{ref}/stop")
+async def stop(call: Call) -> web.StreamResponse:
+    if not call.rooms.containers.get(call.params["ref"]).state.running:
+        raise NotModified("stopped already")
+    await call.rooms.containers.stop(call.params["ref"], call.number("t"), call.text("signal") or None)
+    return answer.empty()
+
+
+@routes.add("POST", "/containers/{ref}/restart")
+async def restart(call: Call) -> web.StreamResponse:
+    await call.rooms.containers.restart(call.params["ref"], call.number("t"), call.text("signal") or None)
+    return answer.empty()
+
+
+@routes.add("POST", "/containers/{ref}/kill")
+async def kill(call: Call) -> web.StreamResponse:
+    await call.rooms.containers.kill(call.params["ref"], call.text("signal") or "KILL")
+    return answer.empty()
+
+
+@routes.add("POST", "/containers/{ref}/pause")
+async def pause(call: Call) -> web.StreamResponse:
+    await call.rooms.containers.pause(call.params["ref"])
+    return answer.empty()
+
+
+@routes.add("POST", "/containers/{ref}/unpause")
+async def unpause(call: Call) -> web.StreamResponse:
+    await call.rooms.containers.unpause(call.params["ref"])
+    return answer.empty()
+
+
+@routes.add("POST", "/containers/{ref}/rename")
+async def rename(call: Call) -> web.StreamResponse:
+    await call.rooms.containers.rename(call.params["ref"], call.text("name"))
+    return answer.empty()
+
+
+@routes.add("POST", "/containers/{ref}/update")
+async def update(call: Call) -> web.StreamResponse:
+    body = await call.json()
+    policy = body.pop("RestartPolicy", None)
+    warnings = await call.rooms.containers.update(
+        call.params["ref"],
+        from_json(Limits, body),
+        from_json(RestartPolicy, policy) if policy and policy.get("Name") else None,
+    )
+    return answer.json({"Warnings": warnings})
+
+
+@routes.add("POST", "/containers/{ref}/wait", streaming=True)
+async def wait(call: Call) -> web.StreamResponse:
+    """Headers go out as soon as the wait stands: the client starts the container only then."""
+    condition = _CONDITIONS.get(call.text("condition"))
+    if condition is None:
+        raise InvalidInput(f"invalid condition: {call.text('condition')!r}")
+    call.rooms.containers.get(call.params["ref"])
+    waiting = asyncio.ensure_future(call.rooms.containers.wait(call.params["ref"], condition))
+    try:
+        await asyncio.sleep(0)  # its first step
+        response = await answer.begin(call, "application/json")
+        ended = await waiting
+    finally:
+        waiting.cancel()
+    await response.write(b'{"StatusCode":%d}\n' % ended.code)
+    await response.write_eof()
+    return response
+
+
+@routes.add("POST", "/containers/{ref}/resize")
+async def resize(call: Call) -> web.StreamResponse:
+    await call.rooms.containers.resize(call.params["ref"], call.number("h") or 0, call.number("w") or 0)
+    return answer.empty(200)
+
+
+@routes.add("POST", "/containers/{ref}/attach")
+async def attach(call: Call) -> web.StreamResponse:
+    ref, containers = call.params["ref"], call.rooms.containers
+    container = containers.get(ref)
+    stdin = call.flag("stdin")
+    keys = DetachKeys(call.text("detachKeys"))
+    if container.state.status == "paused":
+        raise Conflict(f"Container {ref} is paused, unpause the container before attach.")
+    logs = call.flag("logs")
+    tty = container.config.tty
+    session = await containers.attach(
+        ref,
+        stdin=stdin and call.flag("stream"),
+        stdout=call.flag("stdout"),
+        stderr=call.flag("stderr"),
+        logs=logs,
+    )
+    duplex = Duplex.take(call.request, media_type(tty=tty, version=call.version))
+    await converse(duplex, session, tty=tty, stdin=stdin, keys=keys)
+    return Taken()
+
+
+@routes.add("GET", "/containers/{ref}/logs", streaming=True)
+async def logs(call: Call) -> web.StreamResponse:
+    stdout, stderr = call.flag("stdout"), call.flag("stderr")
+    if not stdout and not stderr:
+        raise InvalidInput("Bad parameters: you must choose at least one stream")
+    container = call.rooms.containers.get(call.params["ref"])
+    tail = call.text("tail", "all")
+    lines = call.rooms.containers.logs(
+        call.params["ref"],
+        follow=call.flag("follow"),
+        since=times.parse_since(call.text("since")),
+        until=times.parse_since(call.text("until")),
+        tail=int(tail) if tail.isdigit() else None,
+        stdout=stdout,
+        stderr=stderr,
+    )
+    tty, timestamps = container.config.tty, call.flag("timestamps")
+    response = await answer.begin(call, media_type(tty=tty, version=call.version))
+    async with aclosing(lines) as found:  # type: ignore[type-var]
+        async for stream, at, data in found:
+            shown = f"{times.rfc3339(at)} ".encode() + data if timestamps else data
+            await response.write(shown if tty else frame(stream, shown))
+    await response.write_eof()
+    return response
+
+
+@routes.add("GET", "/containers/{ref}/top")
+async def top(call: Call) -> web.StreamResponse:
+    return answer.json(await call.rooms.containers.top(call.params["ref"], call.text("ps_args", "-ef")))
+
+
+@routes.add("GET", "/containers/{ref}/stats", streaming=True)
+async def stats(call: Call) -> web.StreamResponse:
+    ref, containers = call.params["ref"], call.rooms.containers
+    containers.get(ref)
+    if not call.flag("stream", default=True):
+        return answer.json(await containers.stats(ref, one_shot=call.flag("one-shot")))
+    return await answer.json_lines(call, containers.stats_stream(ref))
+
+
+@routes.add("GET", "/containers/{ref}/changes")
+async def changes(call: Call) -> web.StreamResponse:
+    return answer.json(await call.rooms.containers.changes(call.params["ref"]) or None)
+
+
+@routes.add("GET", "/containers/{ref}/export", streaming=True)
+async def export(call: Call) -> web.StreamResponse:
+    call.rooms.containers.get(call.params["ref"])
+    return await answer.stream(
+        call, "application/octet-stream", call.rooms.containers.export(call.params["ref"])
+    )
+
+
+@routes.add("POST", "/commit")
+async def commit(call: Call) -> web.StreamResponse:
+    body = await call.json()
+    repository, tag = call.text("repo"), call.text("tag")
+    reference = f"{repository}:{tag}" if repository and tag else repository or None
+    image = await call.rooms.containers.commit(
+        call.text("container"),
+        reference=reference,
+        changes=call.texts("changes"),
+        author=call.text("author"),
+        comment=call.text("comment"),
+        pause=call.flag("pause", default=True),
+        config=from_json(ContainerConfig, body) if body else None,
+    )
+    return answer.json({"Id": image.id}, 201)

@@ -1,0 +1,73 @@
+"""/exec: more processes in a running container."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from engine.api import answer
+from engine.api.call import Call
+from engine.api.connection import Duplex, Taken
+from engine.api.converse import converse
+from engine.api.detach import DetachKeys
+from engine.api.frames import media_type
+from engine.api.router import Routes
+from engine.errors import InvalidInput
+
+routes = Routes()
+
+
+@routes.add("POST", "/containers/{ref}/exec")
+async def create(call: Call) -> web.StreamResponse:
+    body = await call.json()
+    command = body.get("Cmd") or []
+    if isinstance(command, str):
+        command = [command]
+    if not command:
+        raise InvalidInput("No exec command specified")
+    DetachKeys(body.get("DetachKeys") or "")
+    known = await call.rooms.containers.exec_create(
+        call.params["ref"],
+        command,
+        env=body.get("Env") or (),
+        user=body.get("User") or "",
+        working_dir=body.get("WorkingDir") or "",
+        privileged=bool(body.get("Privileged")),
+        tty=bool(body.get("Tty")),
+        stdin=bool(body.get("AttachStdin")),
+        stdout=bool(body.get("AttachStdout")),
+        stderr=bool(body.get("AttachStderr")),
+    )
+    return answer.json({"Id": known}, 201)
+
+
+@routes.add("POST", "/exec/{id}/start")
+async def start(call: Call) -> web.StreamResponse:
+    body = await call.json()
+    known, containers = call.params["id"], call.rooms.containers
+    tty = bool(body.get("Tty"))
+    size = body.get("ConsoleSize")
+    described = containers.exec_inspect(known)
+    session = await containers.exec_start(
+        known,
+        detach=bool(body.get("Detach")),
+        tty=tty,
+        size=(int(size[0]), int(size[1])) if size else None,
+    )
+    if session is None:
+        return answer.empty(200)
+    duplex = Duplex.take(call.request, media_type(tty=tty, version=call.version))
+    stdin = bool(described.get("OpenStdin"))
+    keys = DetachKeys(described.get("DetachKeys") or "")
+    await converse(duplex, session, tty=tty, stdin=stdin, keys=keys)
+    return Taken()
+
+
+@routes.add("POST", "/exec/{id}/resize")
+async def resize(call: Call) -> web.StreamResponse:
+    await call.rooms.containers.exec_resize(call.params["id"], call.number("h") or 0, call.number("w") or 0)
+    return answer.empty(201)
+
+
+@routes.add("GET", "/exec/{id}/json")
+async def inspect(call: Call) -> web.StreamResponse:
+    return answer.json(call.rooms.containers.exec_inspect(call.params["id"]))

@@ -1,0 +1,177 @@
+"""/networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from engine.api import answer, filters
+from engine.api.call import Call
+from engine.api.router import Routes
+from engine.containers import times
+from engine.containers.model import EndpointSettings, from_json
+from engine.errors import InvalidInput, NotFound
+from engine.network import Network
+
+routes = Routes()
+_FILTERS = frozenset({"name", "id", "driver", "type", "label", "label!", "scope", "dangling", "until"})
+
+
+def _container_name(call: Call, container_id: str) -> str:
+    try:
+        return call.rooms.containers.get(container_id).name
+    except NotFound:
+        return ""
+
+
+def _json(call: Call, network: Network, *, containers: bool) -> dict[str, Any]:
+    ipam: list[dict[str, str]] = []
+    if network.subnet:
+        ipam.append({"Subnet": network.subnet, "Gateway": network.gateway})
+        if network.ip_range:
+            ipam[0]["IPRange"] = network.ip_range
+    shown: dict[str, Any] = {
+        "Name": network.name,
+        "Id": network.id,
+        "Created": times.rfc3339(times.from_unix(network.created)),
+        "Scope": "local",
+        "Driver": network.driver,
+        "EnableIPv4": True,
+        "EnableIPv6": network.enable_ipv6,
+        "IPAM": {"Driver": "default", "Options": {}, "Config": ipam},
+        "Internal": network.internal,
+        "Attachable": network.attachable,
+        "Ingress": False,
+        "ConfigFrom": {"Network": ""},
+        "ConfigOnly": False,
+        "Containers": {},
+        "Options": network.options,
+        "Labels": network.labels,
+    }
+    if containers:
+        shown["Containers"] = {
+            endpoint.container_id: {
+                "Name": _container_name(call, endpoint.container_id),
+                "EndpointID": endpoint.id,
+                "MacAddress": endpoint.mac,
+                "IPv4Address": f"{endpoint.ip}/{endpoint.prefix}",
+                "IPv6Address": "",
+            }
+            for endpoint in network.endpoints.values()
+        }
+    return shown
+
+
+def _fits(network: Network, wanted: dict[str, list[str]]) -> bool:
+    return (
+        filters.any_of(wanted.get("name"), lambda name: name in network.name)
+        and filters.any_of(wanted.get("id"), network.id.startswith)
+        and filters.any_of(wanted.get("driver"), lambda driver: driver == network.driver)
+        and filters.any_of(wanted.get("scope"), lambda scope: scope == "local")
+        and filters.any_of(
+            wanted.get("type"), lambda kind: kind == ("builtin" if network.predefined else "custom")
+        )
+        and filters.any_of(
+            wanted.get("dangling"),
+            lambda value: (value in {"1", "true"}) == (not network.endpoints and not network.predefined),
+        )
+        and filters.labels_match(network.labels, wanted.get("label", []))
+    )
+
+
+@routes.add("GET", "/networks")
+async def list_(call: Call) -> web.StreamResponse:
+    wanted = call.filters()
+    filters.check(wanted, _FILTERS)
+    return answer.json(
+        [
+            _json(call, network, containers=False)
+            for network in call.rooms.networks.list()
+            if _fits(network, wanted)
+        ]
+    )
+
+
+@routes.add("GET", "/networks/{ref}")
+async def inspect(call: Call) -> web.StreamResponse:
+    scope = call.text("scope")
+    if scope not in {"", "local"}:
+        raise NotFound(f"network {call.params['ref']} not found")
+    return answer.json(_json(call, call.rooms.networks.get(call.params["ref"]), containers=True))
+
+
+@routes.add("POST", "/networks/create")
+async def create(call: Call) -> web.StreamResponse:
+    body = await call.json()
+    pools = (body.get("IPAM") or {}).get("Config") or []
+    pool = next((one for one in pools if ":" not in (one.get("Subnet") or "")), {})
+    if body.get("ConfigOnly") or body.get("Ingress"):
+        raise InvalidInput("only networks of the local scope can be created")
+    network = await call.rooms.networks.create(
+        body.get("Name") or "",
+        driver=body.get("Driver") or "bridge",
+        subnet=pool.get("Subnet") or None,
+        gateway=pool.get("Gateway") or None,
+        ip_range=pool.get("IPRange") or None,
+        internal=bool(body.get("Internal")),
+        attachable=bool(body.get("Attachable")),
+        labels=body.get("Labels") or {},
+        options=body.get("Options") or {},
+    )
+    _publish(call, "create", network)
+    warning = "IPv6 is not enabled on networks of this engine" if body.get("EnableIPv6") else ""
+    return answer.json({"Id": network.id, "Warning": warning}, 201)
+
+
+@routes.add("DELETE", "/networks/{ref}")
+async def remove(call: Call) -> web.StreamResponse:
+    _publish(call, "destroy", await call.rooms.networks.remove(call.params["ref"]))
+    return answer.empty()
+
+
+@routes.add("POST", "/networks/{ref}/connect")
+async def connect(call: Call) -> web.StreamResponse:
+    body = await call.json()
+    settings = body.get("EndpointConfig")
+    await call.rooms.containers.network_connect(
+        call.rooms.networks.get(call.params["ref"]).name,
+        body.get("Container") or "",
+        from_json(EndpointSettings, settings) if settings else None,
+    )
+    return answer.empty(200)
+
+
+@routes.add("POST", "/networks/{ref}/disconnect")
+async def disconnect(call: Call) -> web.StreamResponse:
+    body = await call.json()
+    await call.rooms.containers.network_disconnect(
+        call.rooms.networks.get(call.params["ref"]).name,
+        body.get("Container") or "",
+        force=bool(body.get("Force")),
+    )
+    return answer.empty(200)
+
+
+@routes.add("POST", "/networks/prune")
+async def prune(call: Call) -> web.StreamResponse:
+    wanted = call.filters()
+    filters.check(wanted, {"label", "label!", "until"})
+    until = times.parse_since(wanted.get("until", [""])[0])
+
+    def keep(network: Network) -> bool:
+        if until and times.from_unix(network.created) > until:
+            return True
+        excluded = [
+            label for label in wanted.get("label!", []) if filters.labels_match(network.labels, [label])
+        ]
+        return bool(excluded) or not filters.labels_match(network.labels, wanted.get("label", []))
+
+    removed = await call.rooms.networks.prune(keep)
+    for network in removed:
+        _publish(call, "destroy", network)
+    return answer.json({"NetworksDeleted": [network.name for network in removed]})
+
+
+def _publish(call: Call, action: str, network: Network) -> None:
+    call.rooms.events.publish("network", action, network.id, {"name": network.name, "type": network.driver})

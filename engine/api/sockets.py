@@ -1,0 +1,97 @@
+"""Listening where clients look for the engine."""
+
+from __future__ import annotations
+
+import errno
+import grp
+import logging
+import os
+import socket
+import ssl
+from pathlib import Path
+
+from engine.config import TlsFiles
+from engine.errors import Conflict, InvalidInput, SystemFailure
+
+_log = logging.getLogger(__name__)
+_BACKLOG = 1024
+
+
+def listen(host: str, *, group: str) -> socket.socket:
+    """A listening socket for `unix://PATH` or `tcp://HOST:PORT`.
+
+    Raises:
+        InvalidInput: `host` is neither.
+        Conflict: someone listens there already.
+        SystemFailure: the kernel refused.
+    """
+    scheme, _, rest = host.partition("://")
+    try:
+        if scheme == "unix":
+            return _listen_unix(Path(rest), group)
+        if scheme == "tcp":
+            return _listen_tcp(rest)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise Conflict(f"can't listen at {host}: something else does already") from None
+        raise SystemFailure(f"can't listen at {host}: {error.strerror}", error.errno) from error
+    raise InvalidInput(f'invalid host "{host}": use unix://PATH or tcp://HOST:PORT')
+
+
+def _listen_unix(path: Path, group: str) -> socket.socket:
+    if len(os.fsencode(path)) > 107:
+        raise InvalidInput(f"socket path {path} is too long: the kernel takes at most 107 bytes")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        before = os.umask(0o117)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        try:
+            os.chown(path, -1, grp.getgrnam(group).gr_gid)
+        except KeyError:
+            _log.debug("there is no group %s: only root can use %s", group, path)
+        listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket that nobody listens at any more."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except FileNotFoundError:
+            return
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+    raise Conflict(f"can't listen at {path}: another engine does already")
+
+
+def _listen_tcp(address: str) -> socket.socket:
+    name, _, port = address.rpartition(":")
+    if not port.isdigit():
+        raise InvalidInput(f'invalid address "tcp://{address}": a port is missing')
+    name = name.strip("[]") or "127.0.0.1"
+    family = socket.AF_INET6 if ":" in name else socket.AF_INET
+    return socket.create_server((name, int(port)), family=family, backlog=_BACKLOG)
+
+
+def tls_context(files: TlsFiles) -> ssl.SSLContext:
+    """How to speak TLS. Raises SystemFailure when a file can't be read."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(files.certificate, files.key)
+        if files.verify:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(files.authority)
+    except (OSError, ssl.SSLError) as error:
+        raise SystemFailure(f"TLS: {files.certificate}, {files.key}: {error}") from error
+    return context

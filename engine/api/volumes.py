@@ -1,0 +1,50 @@
+"""/volumes."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from engine.api import answer
+from engine.api.call import Call
+from engine.api.router import Routes
+
+routes = Routes()
+
+
+@routes.add("GET", "/volumes")
+async def list_(call: Call) -> web.StreamResponse:
+    volumes = call.rooms.volumes
+    found = [volumes.json(volume) for volume in volumes.list(call.filters())]
+    return answer.json({"Volumes": found, "Warnings": []})
+
+
+@routes.add("POST", "/volumes/create")
+async def create(call: Call) -> web.StreamResponse:
+    body = await call.json()
+    volumes = call.rooms.volumes
+    volume = volumes.create(
+        body.get("Name") or "",
+        driver=body.get("Driver") or "local",
+        labels=body.get("Labels") or {},
+        options=body.get("DriverOpts") or {},
+    )
+    return answer.json(volumes.json(volume), 201)
+
+
+@routes.add("GET", "/volumes/{name}")
+async def inspect(call: Call) -> web.StreamResponse:
+    volumes = call.rooms.volumes
+    return answer.json(volumes.json(volumes.get(call.params["name"])))
+
+
+@routes.add("DELETE", "/volumes/{name}")
+async def remove(call: Call) -> web.StreamResponse:
+    call.rooms.volumes.remove(call.params["name"], force=call.flag("force"))
+    return answer.empty()
+
+
+@routes.add("POST", "/volumes/prune")
+async def prune(call: Call) -> web.StreamResponse:
+    wanted = call.filters()
+    removed, freed = call.rooms.volumes.prune(wanted)
+    return answer.json({"VolumesDeleted": removed, "SpaceReclaimed": freed})

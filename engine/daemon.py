@@ -1,0 +1,201 @@
+"""The engine's daemon: wires the rooms, puts right what an earlier life left, serves, and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import gc
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from engine.api.app import Api
+from engine.api.metrics import Metrics
+from engine.api.rooms import Rooms
+from engine.api.sockets import listen, tls_context
+from engine.config import EngineConfig
+from engine.containers.events import EventBus
+from engine.containers.lifecycle import Containers
+from engine.errors import Conflict, EngineError, Forbidden
+from engine.images.store import ImageStore
+from engine.kernel import mounts
+from engine.network import Networks
+from engine.registry.client import RegistryClient
+from engine.runtime.launcher import Launcher
+
+_log = logging.getLogger(__name__)
+
+
+def serve(config: EngineConfig) -> None:
+    """Run the engine until SIGTERM or SIGINT.
+
+    Then containers are stopped, unless `config.live_restore`; after a crash they always run on, and the next
+    `serve` finds them.
+
+    Raises:
+        Forbidden: without root.
+        Conflict: another engine has the data folder or a socket.
+        SystemFailure: the kernel refused something that is needed.
+    """
+    if os.geteuid() != 0:
+        raise Forbidden("the engine needs root: it makes namespaces, mounts and networks")
+    os.umask(0o022)
+    for folder in (config.data_root, config.exec_root):
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o711)
+    with _alone(config.data_root), _pidfile(config.pidfile):
+        # Before any thread is there: mounts of our own die with us, and those of the host still come in.
+        mounts.unshare_mount_namespace()
+        asyncio.run(_serve(config))
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the data folder: two engines in one would ruin it."""
+    descriptor = os.open(folder / "engine.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise Conflict(f"another engine is running on {folder}") from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _pidfile(path: Path | None) -> Iterator[None]:
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{os.getpid()}\n")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+async def _serve(config: EngineConfig) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop, stopping, number)
+
+    sockets = [listen(host, group=config.group) for host in config.hosts]
+    try:
+        rooms = await _open(config)
+        try:
+            await _listen(config, rooms, sockets, stopping)
+        finally:
+            await _close(rooms)
+    finally:
+        for one in sockets:
+            one.close()
+        for host in config.hosts:
+            if host.startswith("unix://"):
+                Path(host.removeprefix("unix://")).unlink(missing_ok=True)
+
+
+def _stop(stopping: asyncio.Event, number: int) -> None:
+    if stopping.is_set():
+        _log.warning("told to stop again: ending at once, containers run on")
+        os._exit(130)
+    _log.info("%s: stopping", signal.Signals(number).name)
+    stopping.set()
+
+
+async def _open(config: EngineConfig) -> Rooms:
+    """All rooms, each with what it found reconciled."""
+    launcher = await Launcher.connect(config.exec_root, config.cgroup_parent)
+    images = ImageStore(config.data_root / "images")
+    networks = Networks(config, config.data_root / "networks")
+    await networks.start()
+    events = EventBus()
+    containers = Containers(config, launcher, images, networks, events)
+    await containers.restore()
+    await networks.reconcile({container.id for container in containers.list() if container.state.alive})
+    registry = RegistryClient(insecure=config.insecure_registries, mirrors=config.registry_mirrors)
+    return Rooms(
+        config=config,
+        launcher=launcher,
+        images=images,
+        registry=registry,
+        networks=networks,
+        containers=containers,
+        volumes=containers.volumes,
+        events=events,
+        metrics=Metrics(),
+    )
+
+
+async def _listen(
+    config: EngineConfig, rooms: Rooms, sockets: list[socket.socket], stopping: asyncio.Event
+) -> None:
+    api = Api(rooms)
+    server = api.server()
+    loop = asyncio.get_running_loop()
+    listeners: list[asyncio.Server] = []
+    for host, one in zip(config.hosts, sockets, strict=True):
+        if one.family == socket.AF_UNIX:
+            listeners.append(await loop.create_unix_server(server, sock=one))
+            continue
+        if config.tls is None:
+            _log.warning("%s is open to everyone who can reach it: they are root here; use --tlsverify", host)
+        context = tls_context(config.tls) if config.tls else None
+        listeners.append(await loop.create_server(server, sock=one, ssl=context))
+    # What has been loaded so far stays: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    _log.info("engine %s listens at %s", config.instance, ", ".join(config.hosts))
+    _notify("READY=1")
+    await stopping.wait()
+    _notify("STOPPING=1")
+    for listener in listeners:
+        listener.close()
+    await api.finish(2.0)
+    await server.shutdown(1.0)
+
+
+async def _close(rooms: Rooms) -> None:
+    """End, with the containers unless they are to live on."""
+    keep = rooms.config.live_restore
+    if not keep:
+        await _stop_containers(rooms)
+    await rooms.containers.close()
+    await rooms.registry.close()
+    await rooms.networks.close(keep=keep)
+    if keep:
+        await rooms.launcher.close()
+    else:
+        await rooms.launcher.shutdown()
+
+
+async def _stop_containers(rooms: Rooms) -> None:
+    async def stop(container_id: str) -> None:
+        try:
+            await rooms.containers.stop(container_id)
+        except EngineError as error:
+            _log.warning("container %s: %s", container_id[:12], error)
+
+    running = [container.id for container in rooms.containers.list()]
+    try:
+        async with asyncio.timeout(rooms.config.shutdown_timeout):
+            await asyncio.gather(*(stop(container_id) for container_id in running))
+    except TimeoutError:
+        _log.warning("some containers did not stop within %g s: killed", rooms.config.shutdown_timeout)
+
+
+def _notify(state: str) -> None:
+    """Tell the service manager, if one asked to be told (sd_notify)."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.connect(address.replace("@", "\0", 1) if address.startswith("@") else address)
+        manager.send(state.encode())
