@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from engine.build import interpret as interpret_module
 from engine.build.expand import ExpansionError, expand
 from engine.build.interpret import interpret
 from engine.build.parser import Node, parse
@@ -18,28 +19,7 @@ EXPANSIONS = [
     for line in corpus_file("variable-expansion.txt").read_text().splitlines()
     if line[:2] in ("A|", "U|")
 ]
-KNOWN = frozenset(
-    [
-        "add",
-        "arg",
-        "cmd",
-        "copy",
-        "entrypoint",
-        "env",
-        "expose",
-        "from",
-        "healthcheck",
-        "label",
-        "maintainer",
-        "onbuild",
-        "run",
-        "shell",
-        "stopsignal",
-        "user",
-        "volume",
-        "workdir",
-    ]
-)
+KNOWN = frozenset(interpret_module._MEANINGS)
 ESCAPES = {'"': '\\"', "\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\v": "\\v", "\f": "\\f"}
 
 

@@ -1,0 +1,298 @@
+"""A build's context: a folder, or the tar that a client sends. Its Dockerfile and its .dockerignore.
+
+A tar is never unpacked: its files' bytes go to one spool file as they come, hashed on the way, and COPY takes
+them from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterable, Iterator
+from pathlib import Path
+from typing import IO, NamedTuple, Protocol
+
+from engine.build.filematch import clean
+from engine.build.ignore import IgnoreRules, read_patterns
+from engine.build.lexer import MAX_FILE
+from engine.build.trees import (
+    BLOCK,
+    CHAR,
+    FIFO,
+    FILE,
+    FOLDER,
+    LINK,
+    Entry,
+    FolderTree,
+    Tree,
+    copy_bytes,
+    with_parents,
+)
+from engine.errors import InvalidInput
+from engine.images import tarstream
+from engine.images.compression import decompressed
+
+MAX_ENTRIES = 2_000_000
+_KINDS = {
+    tarstream.REGULAR: FILE, tarstream.SYMLINK: LINK, tarstream.CHAR: CHAR, tarstream.BLOCK_DEVICE: BLOCK,
+    tarstream.DIRECTORY: FOLDER, tarstream.FIFO: FIFO,
+}  # fmt: skip
+
+
+class Context(Protocol):
+    """Where a build's files come from."""
+
+    def tree(self, rules: IgnoreRules | None = None) -> Tree:
+        """The files, without those that `rules` ignore. The caller closes it."""
+
+    def close(self) -> None:
+        """Gives back disk space and descriptors."""
+
+
+class FolderContext:
+    """A folder of this machine, unchanged while the build goes on."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_dir():
+            raise InvalidInput(f"build context {path}: no such folder")
+        self._path = path
+
+    def tree(self, rules: IgnoreRules | None = None) -> Tree:
+        return FolderTree.at(self._path, own_root=True, rules=rules)
+
+    def close(self) -> None:
+        """A folder holds nothing."""
+
+
+class _Spooled(NamedTuple):
+    entry: Entry
+    offset: int
+    digest: str
+    xattrs: dict[str, bytes]
+
+
+class SpooledContext:
+    """A context that came as a tar. Its spool has no name, so nothing is left whatever happens."""
+
+    def __init__(self, spool: int, files: dict[str, _Spooled]) -> None:
+        self._spool = spool
+        self._files = files
+
+    def tree(self, rules: IgnoreRules | None = None) -> Tree:
+        files = self._files
+        if rules:
+            kept = {path for path in files if not rules.matches(path)}
+            kept |= {parent for path in kept for parent in with_parents(path)}
+            files = {path: file for path, file in files.items() if path in kept}
+        return _SpooledTree(self._spool, files)
+
+    def close(self) -> None:
+        if self._spool >= 0:
+            os.close(self._spool)
+            self._spool = -1
+
+
+class _SpooledTree(Tree):
+    def __init__(self, spool: int, files: dict[str, _Spooled]) -> None:
+        self._spool = spool
+        self._files = files
+        self._names: dict[str, list[str]] = {}
+        for path in files:
+            folder, _, name = path.rpartition("/")
+            self._names.setdefault(folder, []).append(name)
+
+    def entry(self, path: str) -> Entry | None:
+        if not path:
+            return Entry(FOLDER, 0o755, 0, 0, 0, 0)
+        file = self._files.get(path)
+        return file.entry if file else None
+
+    def children(self, path: str) -> Iterator[tuple[str, Entry]]:
+        prefix = f"{path}/" if path else ""
+        for name in sorted(self._names.get(path, ())):
+            yield name, self._files[prefix + name].entry
+
+    def digest(self, path: str) -> str:
+        return self._files[path].digest
+
+    def copy_to(self, path: str, target: int) -> None:
+        file = self._files[path]
+        if file.entry.size < 65_536:  # one read and one write beat the kernel's own copying
+            os.write(target, os.pread(self._spool, file.entry.size, file.offset))
+        else:
+            copy_bytes(self._spool, target, file.offset, file.entry.size)
+
+    def read(self, path: str, limit: int) -> bytes:
+        file = self._files[path]
+        return os.pread(self._spool, min(limit, file.entry.size), file.offset)
+
+    def xattrs(self, path: str) -> dict[str, bytes]:
+        return self._files[path].xattrs
+
+
+def spool(chunks: Iterable[bytes | memoryview], folder: Path, limit: int = 1 << 40) -> SpooledContext:
+    """Reads an uncompressed tar whole; `limit` bytes of content at most. Raises InvalidInput."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryFile(dir=folder, buffering=1 << 20) as file:
+        files: dict[str, _Spooled] = {}
+        at = 0
+        reader = tarstream.TarReader(chunks)
+        for member in reader:
+            path = clean("/" + os.fsdecode(member.name)).lstrip("/")
+            if not path:
+                continue
+            if len(files) >= MAX_ENTRIES:
+                raise InvalidInput(f"the build context has more than {MAX_ENTRIES} files")
+            if member.type == tarstream.LINK:
+                _hard_link(files, path, clean("/" + os.fsdecode(member.linkname)).lstrip("/"))
+                continue
+            kind = _KINDS.get(member.type)
+            if kind is None:
+                continue
+            digest, size = "", 0
+            if kind == FILE:
+                digest, size = _keep(reader, member.size, file, at, limit)
+            entry = Entry(
+                kind,
+                member.mode & 0o7777,
+                0,
+                0,
+                size,
+                member.mtime_ns,
+                os.fsdecode(member.linkname) if kind == LINK else "",
+                os.makedev(member.devmajor, member.devminor) if kind in (CHAR, BLOCK) else 0,
+            )
+            _forget(files, path, kind)
+            files[path] = _Spooled(entry, at, digest, member.xattrs)
+            at += size
+        _complete(files)
+        file.flush()
+        return SpooledContext(os.dup(file.fileno()), files)
+
+
+async def receive(stream: AsyncIterator[bytes], folder: Path) -> SpooledContext:
+    """Like `spool`, from a client's request as it arrives; gzip, xz, bzip2 and zstd are undone."""
+    arriving = _Arriving(stream, asyncio.get_running_loop())
+    try:
+        return await asyncio.to_thread(lambda: spool(decompressed(arriving), folder))
+    finally:
+        arriving.abandon()
+
+
+class _Arriving(io.RawIOBase):
+    """An asynchronous stream read from a thread, a chunk at a time: the sender is never outrun."""
+
+    def __init__(self, stream: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -> None:
+        self._stream = stream
+        self._loop = loop
+        self._left = memoryview(b"")
+        self._pending: concurrent.futures.Future[bytes] | None = None
+        self._abandoned = False
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not self._left and not self._abandoned:
+            self._pending = asyncio.run_coroutine_threadsafe(self._next(), self._loop)
+            try:
+                self._left = memoryview(self._pending.result())
+            except concurrent.futures.CancelledError:
+                raise InvalidInput("the build context was cut off") from None
+        taken = self._left if size < 0 else self._left[:size]
+        self._left = self._left[len(taken) :]
+        return bytes(taken)
+
+    async def _next(self) -> bytes:
+        async for chunk in self._stream:
+            if chunk:
+                return chunk
+        return b""
+
+    def abandon(self) -> None:
+        """Lets go of a thread that still waits: nobody wants the rest."""
+        self._abandoned = True
+        if self._pending is not None:
+            self._pending.cancel()
+
+
+def _keep(reader: tarstream.TarReader, size: int, file: IO[bytes], at: int, limit: int) -> tuple[str, int]:
+    """Appends a member's content to the spool: its digest and its size."""
+    if at + size > limit:
+        raise InvalidInput(f"the build context has more than {limit} bytes")
+    hasher = hashlib.sha256()
+    written = 0
+    for offset, piece in reader.content():
+        for hole in _zeros(offset - written):
+            hasher.update(hole)
+            file.write(hole)
+        hasher.update(piece)
+        file.write(piece)
+        written = offset + len(piece)
+    for hole in _zeros(size - written):
+        hasher.update(hole)
+        file.write(hole)
+    return hasher.hexdigest(), size
+
+
+def _zeros(count: int) -> Iterator[bytes]:
+    while count > 0:
+        yield bytes(min(count, 1 << 20))
+        count -= 1 << 20
+
+
+def _hard_link(files: dict[str, _Spooled], path: str, target: str) -> None:
+    known = files.get(target)
+    if known is None or known.entry.kind != FILE:
+        raise InvalidInput(f"build context: {path} is a hard link to {target}, which is not there before it")
+    if known.entry.same is None:
+        known = files[target] = known._replace(entry=known.entry._replace(same=target))
+    files[path] = known
+
+
+def _forget(files: dict[str, _Spooled], path: str, kind: str) -> None:
+    """A name that comes again replaces what it was; a folder that stops to be one takes all below along."""
+    old = files.get(path)
+    if old and old.entry.kind == FOLDER and kind != FOLDER:
+        for below in [name for name in files if name.startswith(path + "/")]:
+            del files[below]
+
+
+def _complete(files: dict[str, _Spooled]) -> None:
+    """Folders that the tar left out. A file among something's parents is no context of any client."""
+    for path in list(files):
+        *parents, _ = with_parents(path)
+        for parent in parents:
+            known = files.get(parent)
+            if known is None:
+                files[parent] = _Spooled(Entry(FOLDER, 0o755, 0, 0, 0, 0), 0, "", {})
+            elif known.entry.kind != FOLDER:
+                raise InvalidInput(f"build context: {path} lies below {parent}, which is no folder")
+
+
+def read_ignore_rules(tree: Tree, dockerfile: str) -> IgnoreRules:
+    """`NAME.dockerignore` beside the Dockerfile where it is, else the context's `.dockerignore`."""
+    for name in (f"{dockerfile}.dockerignore", ".dockerignore"):
+        path = tree.resolve(clean("/" + name).lstrip("/"))
+        entry = tree.entry(path) if path else None
+        if path and entry and entry.kind == FILE:
+            return IgnoreRules(read_patterns(tree.read(path, MAX_FILE)))
+    return IgnoreRules(())
+
+
+def read_dockerfile_bytes(tree: Tree, name: str) -> bytes:
+    """The Dockerfile in the context. Raises InvalidInput in Docker's words."""
+    for candidate in (name,) if name else ("Dockerfile", "dockerfile"):
+        path = tree.resolve(clean("/" + candidate).lstrip("/"))
+        entry = tree.entry(path) if path else None
+        if path and entry and entry.kind == FILE:
+            if entry.size > MAX_FILE:
+                raise InvalidInput(f"{candidate} has {entry.size} bytes, more than the {MAX_FILE} allowed")
+            return tree.read(path, MAX_FILE)
+        if entry:
+            raise InvalidInput(f"the Dockerfile ({candidate}) is a {entry.kind}: it must be a file")
+    raise InvalidInput(f"Cannot locate specified Dockerfile: {name or 'Dockerfile'}")

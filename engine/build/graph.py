@@ -1,0 +1,131 @@
+"""A Dockerfile's stages as a graph: what each is built from, what it copies from, what the target needs. Pure."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engine.build.expand import ExpansionError, Rules, read
+from engine.build.instructions import Copy, Dockerfile, Instruction, Run, Stage
+from engine.build.problems import DockerfileError, did_you_mean
+from engine.errors import InvalidInput
+from engine.images.descriptor import Platform
+
+SCRATCH = "scratch"
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage with its base known: an earlier stage's position, an image's name, or None for scratch."""
+
+    position: int
+    stage: Stage
+    base: int | str | None
+    platform: Platform | None
+
+    @property
+    def title(self) -> str:
+        return self.stage.name or f"stage-{self.position}"
+
+
+@dataclass(frozen=True)
+class StageGraph:
+    """All stages, and the position of the one to build."""
+
+    stages: tuple[PlannedStage, ...]
+    target: int
+
+    def origin(self, position: int, name: str) -> int | str:
+        """What `--from=name` in the stage at `position` means: an earlier stage, or an image."""
+        if name.isdecimal():
+            if int(name) >= position:
+                raise DockerfileError(f"invalid stage index {name}: only stages before this one can be used")
+            return int(name)
+        for planned in self.stages:
+            if planned.stage.name and planned.stage.name == name.lower():
+                if planned.position == position:
+                    raise DockerfileError(f"circular dependency: stage {name} copies from itself")
+                if planned.position > position:
+                    raise DockerfileError(
+                        f'cannot copy from stage "{name}", it needs to be defined before the stage that uses it'
+                    )
+                return planned.position
+        return name
+
+
+def plan_stages(dockerfile: Dockerfile, target: str, variables: Mapping[str, str]) -> StageGraph:
+    """Finds each stage's base and the target. Raises DockerfileError, and InvalidInput for the target."""
+    if not dockerfile.stages:
+        raise DockerfileError("dockerfile contains no stages to build")
+    planned: list[PlannedStage] = []
+    by_name: dict[str, int] = {}
+    for position, stage in enumerate(dockerfile.stages):
+        opening = stage.opening
+        base = _expanded(opening.base, variables, dockerfile.escape, opening.line)
+        if not base:
+            raise DockerfileError(f"base name ({opening.base}) should not be blank", opening.line, "FROM")
+        found: int | str | None = by_name.get(base.lower(), base)
+        planned.append(
+            PlannedStage(
+                position,
+                stage,
+                None if found == SCRATCH else found,
+                _platform(opening.platform, variables, dockerfile.escape, opening.line),
+            )
+        )
+        if stage.name:
+            by_name[stage.name] = position
+    return StageGraph(tuple(planned), _target(planned, by_name, target))
+
+
+def origins_of(step: Instruction) -> tuple[str, ...]:
+    """The stages and images that an instruction reads from, as written."""
+    if isinstance(step, Copy):
+        return (step.origin,) if step.origin else ()
+    if isinstance(step, Run):
+        return tuple(origin for mount in step.mounts if (origin := _mount_origin(mount)))
+    return ()
+
+
+def _mount_origin(mount: str) -> str:
+    for field in next(csv.reader([mount]), []):
+        key, _, value = field.partition("=")
+        if key.lower() == "from":
+            return value
+    return ""
+
+
+def _expanded(word: str, variables: Mapping[str, str], escape: str, line: int) -> str:
+    try:
+        found = read(word, variables, Rules(escape=escape))
+    except ExpansionError as error:
+        raise DockerfileError(str(error), line, "FROM") from None
+    if not found.text:
+        for name in sorted(found.unknown):
+            hint = did_you_mean(name, variables)
+            if hint:
+                raise DockerfileError(f"base name ({word}) should not be blank{hint}", line, "FROM")
+    return found.text
+
+
+def _platform(word: str, variables: Mapping[str, str], escape: str, line: int) -> Platform | None:
+    if not word:
+        return None
+    text = _expanded(word, variables, escape, line)
+    if not text:
+        raise DockerfileError(f"empty platform value from expression {word}", line, "FROM")
+    try:
+        return Platform.parse(text)
+    except InvalidInput as error:
+        raise DockerfileError(f"failed to parse platform {word}: {error}", line, "FROM") from None
+
+
+def _target(planned: list[PlannedStage], by_name: dict[str, int], target: str) -> int:
+    if not target:
+        return len(planned) - 1
+    if target.lower() in by_name:
+        return by_name[target.lower()]
+    if target.isdecimal() and int(target) < len(planned):
+        return int(target)
+    raise InvalidInput(f'target stage "{target}" could not be found{did_you_mean(target, by_name)}')
