@@ -8,6 +8,7 @@ stock aiohttp connection closes as a whole then, so ours says at the end of inpu
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from aiohttp.web_protocol import RequestHandler
 _READ_LIMIT = 256 * 1024
 
 
-class Connection(RequestHandler):  # type: ignore[type-arg]
+class Connection(RequestHandler):
     """One client's connection."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -33,11 +34,19 @@ class Connection(RequestHandler):  # type: ignore[type-arg]
             super().data_received(data)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
-        if self._raw is not None:
-            self._raw.feed_eof()
+        if self._raw is None:
+            super().eof_received()
+            return None
+        self._raw.feed_eof()
+        return not self._hung_up()
+
+    def _hung_up(self) -> bool:
+        """Whether the client has closed both halves. Only a unix socket tells; TCP does when we write."""
+        if self.transport is None:
             return True
-        super().eof_received()
-        return None
+        poller = select.poll()
+        poller.register(self.transport.get_extra_info("socket").fileno(), 0)
+        return any(events & select.POLLHUP for _, events in poller.poll(0))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._lost = True
@@ -58,13 +67,13 @@ class Connection(RequestHandler):  # type: ignore[type-arg]
         self._when_lost.discard(callback)
 
     def take_over(self) -> asyncio.StreamReader:
-        """From now on bytes that come in are the reader's, not HTTP."""
+        """From now on bytes that come in are the reader's, not HTTP.
+
+        Clients wait for the answer to their request before they send any.
+        """
         assert self.transport is not None
         self._raw = asyncio.StreamReader(limit=_READ_LIMIT)
         self._raw.set_transport(self.transport)
-        if self._message_tail:
-            self._raw.feed_data(self._message_tail)
-            self._message_tail = b""
         return self._raw
 
     async def drain(self) -> None:
@@ -74,10 +83,10 @@ class Connection(RequestHandler):  # type: ignore[type-arg]
         await self._drain_helper()
 
 
-class Server(web.Server[web.BaseRequest]):
+class Server(web.Server):
     """aiohttp's low-level server, with our kind of connection."""
 
-    def __call__(self) -> RequestHandler[web.BaseRequest]:
+    def __call__(self) -> RequestHandler:
         return Connection(self, loop=self._loop, **self._kwargs)
 
 

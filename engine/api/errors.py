@@ -28,15 +28,15 @@ _STATUS: tuple[tuple[type[EngineError], int], ...] = (
 )
 
 
-class NotModified(EngineError):
+class NotModified(EngineError):  # noqa: N818
     """What is asked for is so already: HTTP 304, without a body."""
 
 
-class NotImplementedHere(EngineError):
+class NotImplementedHere(EngineError):  # noqa: N818
     """A part of Docker's API that this engine does not have (swarm, plugins): HTTP 501."""
 
 
-class VersionTooOld(EngineError):
+class VersionTooOld(EngineError):  # noqa: N818
     """The client wants an API version that is not spoken here: HTTP 400."""
 
 

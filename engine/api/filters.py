@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -47,3 +49,32 @@ def labels_match(labels: Mapping[str, str], wanted: Sequence[str]) -> bool:
 def any_of(wanted: Sequence[str] | None, fits: Callable[[str], bool]) -> bool:
     """Whether one of `wanted` fits; nothing wanted, everything fits."""
     return not wanted or any(fits(want) for want in wanted)
+
+
+def path_match(pattern: str, name: str) -> bool:
+    """Go's path.Match, by which names of images are filtered: `*` and `?` stop at a slash."""
+    return _compiled(pattern).fullmatch(name) is not None
+
+
+@lru_cache(256)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    parts: list[str] = []
+    index = 0
+    while index < len(pattern):
+        char = pattern[index]
+        end = pattern.find("]", index + 1) if char == "[" else -1
+        if char == "*":
+            parts.append("[^/]*")
+        elif char == "?":
+            parts.append("[^/]")
+        elif end > 0:
+            inside = pattern[index + 1 : end].replace("\\", "\\\\")
+            parts.append(f"[{inside}]")
+            index = end
+        else:
+            parts.append(re.escape(char))
+        index += 1
+    try:
+        return re.compile("".join(parts))
+    except re.error:
+        raise InvalidInput(f"invalid pattern {pattern!r}") from None

@@ -1,0 +1,34 @@
+"""The credentials that clients send along: X-Registry-Auth for one registry, X-Registry-Config for many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from engine.api.call import Call
+from engine.registry.client import Auth
+
+_HUB_NAMES = ("https://index.docker.io/v1/", "index.docker.io", "docker.io", "registry-1.docker.io")
+
+
+def _auth(raw: Mapping[str, Any]) -> Auth | None:
+    username, token = raw.get("username") or "", raw.get("identitytoken") or ""
+    if not username and not token:
+        return None
+    return Auth(username, raw.get("password") or "", token)
+
+
+def auth_from(call: Call) -> Auth | None:
+    """What X-Registry-Auth says; None for nobody."""
+    return _auth(call.header_json("X-Registry-Auth"))
+
+
+def auths_from(call: Call) -> dict[str, Auth]:
+    """What X-Registry-Config says: credentials by a registry's domain."""
+    found: dict[str, Auth] = {}
+    for name, raw in call.header_json("X-Registry-Config").items():
+        auth = _auth(raw) if isinstance(raw, dict) else None
+        if auth is not None:
+            host = name.removeprefix("https://").removeprefix("http://").partition("/")[0]
+            found["docker.io" if name in _HUB_NAMES else host] = auth
+    return found

@@ -1,0 +1,223 @@
+"""/images: what containers are made of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import IO, Any, cast
+
+from aiohttp import web
+
+from engine.api import answer, filters, progress
+from engine.api.call import Call
+from engine.api.credentials import auth_from
+from engine.api.router import Routes
+from engine.containers import times
+from engine.errors import InvalidInput, NotFound
+from engine.images.config import container_config_json
+from engine.images.reference import Reference
+from engine.images.store import Image
+from engine.registry.client import pull, push
+
+routes = Routes()
+_FILTERS = frozenset({"reference", "dangling", "label", "label!", "before", "since", "until"})
+
+
+def summary(image: Image) -> dict[str, Any]:
+    """One element of Docker's image list."""
+    return {
+        "Containers": -1,
+        "Created": times.parse_rfc3339(image.config.created) // 1_000_000_000 if image.config.created else 0,
+        "Id": image.id,
+        "Labels": image.config.config.labels or None,
+        "ParentId": "",
+        "RepoDigests": list(image.digests),
+        "RepoTags": list(image.tags),
+        "SharedSize": -1,
+        "Size": image.size,
+    }
+
+
+def described(image: Image, version: tuple[int, int]) -> dict[str, Any]:
+    """Docker's image JSON."""
+    config = image.config
+    history = config.history
+    shown: dict[str, Any] = {
+        "Id": image.id,
+        "RepoTags": list(image.tags),
+        "RepoDigests": list(image.digests),
+        "Parent": "",
+        "Comment": history[-1].comment if history else "",
+        "Created": config.created or "",
+        "DockerVersion": "",
+        "Author": config.author,
+        "Config": container_config_json(config.config),
+        "Architecture": config.architecture,
+        "Os": config.os,
+        "Size": image.size,
+        "GraphDriver": {"Name": "overlay2", "Data": None},
+        "RootFS": {"Type": "layers", "Layers": list(config.rootfs.diff_ids)},
+        "Metadata": {"LastTagTime": times.ZERO},
+    }
+    if config.variant:
+        shown["Variant"] = config.variant
+    if version < (1, 44):
+        shown["VirtualSize"] = image.size
+    return shown
+
+
+def _reference(repository: str, tag: str) -> Reference:
+    """`tag` may be a digest as well."""
+    if not repository:
+        raise InvalidInput("invalid reference format: no repository given")
+    if not tag:
+        return Reference.parse(repository)
+    return Reference.parse(f"{repository}@{tag}" if ":" in tag else f"{repository}:{tag}")
+
+
+@routes.add("GET", "/images/json")
+async def list_(call: Call) -> web.StreamResponse:
+    wanted = call.filters()
+    filters.check(wanted, _FILTERS)
+    found = await asyncio.to_thread(call.rooms.images.list)
+    kept = [image for image in found if _fits(image, wanted, call)]
+    kept.sort(key=lambda image: image.config.created or "", reverse=True)
+    return answer.json([summary(image) for image in kept])
+
+
+def _fits(image: Image, wanted: dict[str, list[str]], call: Call) -> bool:
+    created = image.config.created or ""
+
+    def is_newer(name: str) -> bool:
+        return created > (call.rooms.images.get(name).config.created or "")
+
+    def is_older(name: str) -> bool:
+        return created < (call.rooms.images.get(name).config.created or "")
+
+    return (
+        filters.labels_match(image.config.config.labels, wanted.get("label", []))
+        and not any(
+            filters.labels_match(image.config.config.labels, [label]) for label in wanted.get("label!", [])
+        )
+        and filters.any_of(wanted.get("dangling"), lambda value: (value in {"1", "true"}) == (not image.tags))
+        and filters.any_of(wanted.get("reference"), lambda pattern: _is_called(image, pattern))
+        and all(is_newer(name) for name in wanted.get("since", []))
+        and all(is_older(name) for name in wanted.get("before", []))
+        and all(
+            times.parse_rfc3339(created) < times.parse_since(until)
+            for until in wanted.get("until", [])
+            if created
+        )
+    )
+
+
+def _is_called(image: Image, pattern: str) -> bool:
+    """Whether one of the image's names fits a shell pattern: the whole of it, or all but the tag."""
+    for name in (*image.tags, *image.digests):
+        repository = name.partition("@")[0] if "@" in name else name.rpartition(":")[0]
+        if filters.path_match(pattern, name) or filters.path_match(pattern, repository):
+            return True
+    return False
+
+
+@routes.add("POST", "/images/create", streaming=True)
+async def create(call: Call) -> web.StreamResponse:
+    """Pull from a registry, or import a root file system."""
+    if call.text("fromSrc"):
+        return await _import(call)
+    reference = _reference(call.text("fromImage"), call.text("tag"))
+    auth = auth_from(call)
+
+    async def work(say: progress.Say) -> None:
+        before = _known(call, reference)
+        say({"status": f"Pulling from {reference.path}", "id": reference.tag or reference.digest})
+        image = await pull(
+            call.rooms.registry,
+            reference,
+            call.rooms.images,
+            platform=call.text("platform") or None,
+            auth=auth,
+            progress=progress.Layers(say, call.rooms.metrics.layer_bytes.labels("in")),
+        )
+        digest = image.manifest.digest if image.manifest else image.id
+        say({"status": f"Digest: {digest}"})
+        state = "Image is up to date" if before == image.id else "Downloaded newer image"
+        say({"status": f"Status: {state} for {reference.familiar}"})
+        _publish(call, "pull", reference.familiar, {"name": reference.familiar_repository})
+
+    return await progress.stream(call, work)
+
+
+def _known(call: Call, reference: Reference) -> str:
+    try:
+        return call.rooms.images.get(str(reference)).id
+    except NotFound:
+        return ""
+
+
+@routes.add("POST", "/images/{name:path}/push", streaming=True)
+async def push_(call: Call) -> web.StreamResponse:
+    reference = _reference(call.params["name"], call.text("tag"))
+    image = call.rooms.images.get(str(reference))
+    auth = auth_from(call)
+
+    async def work(say: progress.Say) -> None:
+        say({"status": f"The push refers to repository [{reference.repository}]"})
+        result = await push(
+            call.rooms.registry,
+            call.rooms.images,
+            image,
+            reference,
+            auth=auth,
+            progress=progress.Layers(say, call.rooms.metrics.layer_bytes.labels("out")),
+        )
+        say({"status": f"{reference.tag}: digest: {result.digest} size: {result.size}"})
+        aux = {"Tag": reference.tag, "Digest": result.digest, "Size": result.size}
+        say({"progressDetail": {}, "aux": aux})
+        _publish(call, "push", reference.familiar, {"name": reference.familiar_repository})
+
+    return await progress.stream(call, work)
+
+
+@routes.add("GET", "/images/{name:path}/json")
+async def inspect(call: Call) -> web.StreamResponse:
+    image = await asyncio.to_thread(call.rooms.images.get, call.params["name"])
+    return answer.json(described(image, call.version))
+
+
+@routes.add("GET", "/images/{name:path}/history")
+async def history(call: Call) -> web.StreamResponse:
+    image = await asyncio.to_thread(call.rooms.images.get, call.params["name"])
+    return answer.json(await asyncio.to_thread(call.rooms.images.history, image))
+
+
+@routes.add("POST", "/images/{name:path}/tag")
+async def tag(call: Call) -> web.StreamResponse:
+    image = await asyncio.to_thread(call.rooms.images.get, call.params["name"])
+    reference = _reference(call.text("repo"), call.text("tag"))
+    await asyncio.to_thread(call.rooms.images.tag, image.id, reference)
+    _publish(call, "tag", image.id, {"name": reference.familiar})
+    return answer.empty(201)
+
+
+@routes.add("DELETE", "/images/{name:path}")
+async def remove(call: Call) -> web.StreamResponse:
+    removed = await asyncio.to_thread(call.rooms.images.remove, call.params["name"], force=call.flag("force"))
+    return answer.json(_deleted(call, removed))
+
+
+def _deleted(call: Call, removed: Any) -> list[dict[str, str]]:
+    """Docker's list of what went, and the events that go with it."""
+    shown: list[dict[str, str]] = []
+    for one in removed:
+        if one.untagged:
+            shown.append({"Untagged": one.untagged})
+            _publish(call, "untag", one.untagged, {"name": one.untagged})
+        if one.deleted:
+            shown.append({"Deleted": one.deleted})
+            _publish(call, "delete", one.deleted, {"name": one.deleted})
+    return shown
+
+
+def _publish(call: Call, action: str, actor: str, attributes: dict[str, str]) -> None:
+    call.rooms.events.publish("image", action, actor, attributes)
