@@ -1,4 +1,6 @@
-"""The few kinds of errors that leave this package. The server maps each to one HTTP status, the command to one exit code."""
+"""The few kinds of errors that leave this package: the server maps each to one HTTP status."""
+
+# ruff: noqa: N818
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ class Conflict(PipelineError):
 
 
 class LeaseLost(PipelineError):
-    """The attempt belongs to somebody else now: stop the work, remove its containers, say no more about it."""
+    """The attempt belongs to somebody else now: stop the work, remove its containers, say no more."""
 
 
 class SourceError(PipelineError):

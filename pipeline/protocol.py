@@ -163,7 +163,7 @@ class Claim(Frozen):
     spec: StageSpec
     """Everything resolved."""
     env: dict[EnvName, str]
-    """The stage's own, and CI, CI_SYSTEM, CI_RUN, CI_PIPELINE, CI_STAGE, CI_ATTEMPT, CI_COMMIT, CI_BRANCH, CI_TAG."""
+    """The stage's own, and CI, CI_SYSTEM, CI_RUN, CI_PIPELINE, CI_STAGE, CI_ATTEMPT, CI_COMMIT, …"""
     secrets: dict[EnvName, str] = Field(default_factory=dict, repr=False)
     """Also those of the deployed service. The server masks their values in logs; never store them."""
     timeout: float
@@ -410,7 +410,7 @@ class StageClient(Protocol):
         ...
 
     def claim(self, attempt: str, worker: str) -> Claim | None:
-        """Takes the attempt. None: it is taken, over, not for this worker, or not yet to start: forget the hint."""
+        """Takes the attempt. None: taken, over, not for this worker, or not yet to start: forget the hint."""
         ...
 
     def renew(self, attempt: str, token: str) -> Renewal:

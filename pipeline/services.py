@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
-from pipeline.values import Duration, EnvName, Frozen, Labels, Name, Size, as_tuple
+from pipeline.values import Duration, EnvName, Flag, Frozen, Labels, Name, Size, as_tuple
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 EnvText = Annotated[str, StringConstraints(max_length=32768)]
@@ -23,10 +23,10 @@ class Resources(Frozen):
 
 
 class Health(Frozen):
-    """How to tell that a replica can serve: by HTTP (2xx and 3xx are good), by a TCP connection, or by a command in it."""
+    """How to tell that a replica can serve: HTTP (2xx, 3xx are good), a TCP connection or a command."""
 
     http: str | None = Field(default=None, pattern=r"^/\S*$", description="Path of a GET request.")
-    tcp: Literal[True] | None = Field(default=None, description="A connection is enough.")
+    tcp: Flag = Field(default=False, description="A connection is enough.")
     cmd: Lines | None = Field(default=None, description="Run in the container; exit code 0 is good.")
     port: Port | None = Field(default=None, description="If not the service's own.")
     interval: Duration = Field(default=1.0, gt=0, description="Between two probes.")
@@ -36,7 +36,7 @@ class Health(Frozen):
 
     @model_validator(mode="after")
     def _one_probe(self) -> Health:
-        if sum(probe is not None for probe in (self.http, self.tcp, self.cmd)) != 1:
+        if (self.http is not None) + self.tcp + (self.cmd is not None) != 1:
             raise ValueError("a health check is exactly one of http, tcp and cmd")
         return self
 

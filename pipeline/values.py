@@ -79,6 +79,20 @@ Duration = Annotated[
 Size = Annotated[int, BeforeValidator(parse_size, json_schema_input_type=str | int)]
 """Bytes; written with a unit."""
 
+
+def parse_flag(value: object) -> bool:
+    """true and false only: no yes, no, on, off, 1, 0. Raises ValueError."""
+    if isinstance(value, bool):
+        return value
+    if value == "true":
+        return True
+    if value == "false":
+        return False
+    raise ValueError("write true or false")
+
+
+Flag = Annotated[bool, BeforeValidator(parse_flag, json_schema_input_type=bool)]
+
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 """Of a pipeline, stage, service, host: short, lower case, good in URLs, DNS and container names."""

@@ -1,4 +1,4 @@
-"""The stages of a run as they will be executed: typed by kind, nothing left to look up but earlier stages' outputs."""
+"""The stages of a run as they will be executed: typed by kind, only earlier outputs left to look up."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class PushSpec(Frozen):
 
 
 class DeploySpec(Frozen):
-    """A release of a service, rolled out on every host that its labels choose. Outputs: `release`, `image`, `digest`."""
+    """A release rolled out on all hosts that the service chooses. Outputs: `release`, `image`, `digest`."""
 
     kind: Literal[Kind.DEPLOY] = Kind.DEPLOY
     service: NamedService
@@ -115,6 +115,9 @@ class Condition(StrEnum):
     SUCCESS = "success"
     FAILURE = "failure"
     ALWAYS = "always"
+
+
+CONDITIONS = frozenset(condition.value for condition in Condition)
 
 
 class PlannedStage(Frozen):

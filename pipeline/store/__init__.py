@@ -1,4 +1,4 @@
-"""The rows that are the truth about events, runs, stages, attempts, logs, services, releases, rollouts, workers."""
+"""The rows that are the truth about events, runs, logs, workers, services and their releases."""
 
 from __future__ import annotations
 

@@ -1,0 +1,86 @@
+"""Which pipelines an event starts."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterable
+
+from pipeline.definition.models import Definition, PipelineDef
+from pipeline.triggers.event import Event
+
+
+@functools.lru_cache(maxsize=1024)
+def _pattern(glob: str) -> re.Pattern[str]:
+    """`*` and `?` stay within a part of the path, `**` goes over parts, `[a-z]` is a set."""
+    out: list[str] = []
+    position = 0
+    while position < len(glob):
+        rest = glob[position:]
+        if rest.startswith("**/"):
+            out.append("(?:[^/]*/)*")
+            position += 3
+        elif rest.startswith("**"):
+            out.append(".*")
+            while glob[position : position + 1] == "*":
+                position += 1
+        elif rest[0] == "*":
+            out.append("[^/]*")
+            position += 1
+        elif rest[0] == "?":
+            out.append("[^/]")
+            position += 1
+        elif rest[0] == "[" and (match := re.match(r"\[!?[^\]/\\\[]+\]", rest)):
+            out.append(match[0].replace("[!", "[^"))
+            position += len(match[0])
+        else:
+            out.append(re.escape(rest[0]))
+            position += 1
+    try:
+        return re.compile("".join(out), re.DOTALL)
+    except re.error:  # a set such as [z-a]
+        return re.compile(re.escape(glob))
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether the last pattern that speaks of the name includes it; those with `!` exclude."""
+    chosen: bool | None = None
+    for pattern in patterns:
+        negative = pattern.startswith("!")
+        if chosen is None:
+            chosen = negative  # a list that begins by excluding includes all else
+        if _pattern(pattern.removeprefix("!")).fullmatch(name):
+            chosen = not negative
+    return bool(chosen)
+
+
+def starts(pipeline: PipelineDef, event: Event, changed: Callable[[], Iterable[str] | None]) -> bool:
+    """Whether a push starts a pipeline. `changed` is only called when paths matter; None from it: unknown."""
+    push = pipeline.on.push
+    if event.kind not in ("push", "tag") or push is None or event.deleted:
+        return False
+    if event.tag:
+        return matches(event.tag, push.tags)
+    if push.branches and not matches(event.branch, push.branches):
+        return False
+    if push.tags and not push.branches:
+        return False
+    if not push.paths:
+        return True
+    files = changed()
+    return files is None or any(matches(file, push.paths) for file in files)
+
+
+def pipelines_for(
+    definition: Definition, event: Event, changed: Callable[[], Iterable[str] | None]
+) -> list[str]:
+    """The names of the pipelines that an event starts, in the file's order."""
+    known: list[list[str] | None] = []
+
+    def once() -> list[str] | None:
+        if not known:
+            files = changed()
+            known.append(None if files is None else list(files))
+        return known[0]
+
+    return [name for name, pipeline in definition.pipelines.items() if starts(pipeline, event, once)]
