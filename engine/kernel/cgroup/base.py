@@ -1,0 +1,115 @@
+"""The face of a container's control group, and what is common to both versions. Standard library only."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+Resources = Mapping[str, Any]
+"""The `linux.resources` object of the OCI runtime spec, with its JSON names."""
+
+
+class Cgroup(ABC):
+    """One container's group. `path` is from the hierarchy's root: `/shipway/1f2e3d4c/<container id>`."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    @abstractmethod
+    def folders(self) -> list[str]:
+        """Every folder of the group: one a hierarchy."""
+
+    @abstractmethod
+    def apply(self, resources: Resources) -> None:
+        """Sets the limits that `resources` names; the others stay."""
+
+    @abstractmethod
+    def freeze(self) -> None:
+        """Stops every process; returns when they have stopped."""
+
+    @abstractmethod
+    def thaw(self) -> None: ...
+
+    @abstractmethod
+    def oom_kills(self) -> int:
+        """How many processes the kernel has killed here for want of memory."""
+
+    @abstractmethod
+    def stats(self) -> dict[str, Any]:
+        """Usage: cpu in nanoseconds, memory and block i/o in bytes, pids as a number."""
+
+    def create(self) -> None:
+        for folder in self.folders():
+            os.makedirs(folder, exist_ok=True)
+
+    def join(self, pid: int) -> None:
+        for folder in self.folders():
+            write(f"{folder}/cgroup.procs", str(pid))
+
+    def processes(self) -> list[int]:
+        """The pids inside, as this process's namespace numbers them; groups below included."""
+        found: set[int] = set()
+        for parent, _, _ in os.walk(self.folders()[0]):
+            found.update(int(line) for line in read(f"{parent}/cgroup.procs").split())
+        return sorted(found)
+
+    def remove(self, patience: float = 2.0) -> None:
+        """Removes the group and those below it. A killed process may take a moment to leave."""
+        deadline = time.monotonic() + patience
+        for folder in self.folders():
+            remove_tree(folder, deadline)
+
+
+def write(path: str, value: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    except OSError as error:
+        error.filename = f"{path} = {value}"
+        raise
+    finally:
+        os.close(fd)
+
+
+def read(path: str) -> str:
+    """The file's text; empty where there is no such file."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
+        return ""
+    except OSError as error:
+        if error.errno in (errno.ENODEV, errno.EOPNOTSUPP):
+            return ""
+        raise
+
+
+def number(path: str) -> int:
+    text = read(path).strip()
+    return int(text) if text.isdigit() else 0
+
+
+def flat(text: str) -> dict[str, int]:
+    """`key value` lines."""
+    pairs = (line.split() for line in text.splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].lstrip("-").isdigit()}
+
+
+def remove_tree(folder: str, deadline: float) -> None:
+    for parent, _, _ in os.walk(folder, topdown=False):
+        pause = 0.0005
+        while True:
+            try:
+                os.rmdir(parent)
+                break
+            except FileNotFoundError:
+                break
+            except OSError as error:
+                if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(pause)
+                pause = min(0.02, pause * 2)

@@ -1,0 +1,168 @@
+"""cgroup v1: one hierarchy a controller (Documentation/admin-guide/cgroup-v1). Also the hybrid layout's part of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from typing import Any
+
+from engine.kernel.cgroup.base import Cgroup, Resources, flat, number, read, write
+
+WANTED = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids")
+_THROTTLES = {
+    "throttleReadBpsDevice": "blkio.throttle.read_bps_device",
+    "throttleWriteBpsDevice": "blkio.throttle.write_bps_device",
+    "throttleReadIOPSDevice": "blkio.throttle.read_iops_device",
+    "throttleWriteIOPSDevice": "blkio.throttle.write_iops_device",
+}
+
+
+class CgroupV1(Cgroup):
+    """`roots` maps each controller to where its hierarchy is mounted."""
+
+    def __init__(self, path: str, roots: dict[str, str]) -> None:
+        super().__init__(path)
+        self._roots = {name: roots[name] for name in WANTED if name in roots}
+
+    def folders(self) -> list[str]:
+        return list(dict.fromkeys(f"{root}{self.path}" for root in self._roots.values()))
+
+    def _at(self, controller: str, file: str) -> str | None:
+        root = self._roots.get(controller)
+        return f"{root}{self.path}/{file}" if root else None
+
+    def create(self) -> None:
+        super().create()
+        # A new cpuset is empty, and nobody can join it before it has what its parents have.
+        if "cpuset" in self._roots:
+            root, folder = self._roots["cpuset"], ""
+            for part in self.path.strip("/").split("/"):
+                parent, folder = folder, f"{folder}/{part}"
+                for file in ("cpuset.cpus", "cpuset.mems"):
+                    if not read(f"{root}{folder}/{file}").strip():
+                        write(f"{root}{folder}/{file}", read(f"{root}{parent}/{file}").strip())
+
+    def _set(self, controller: str, file: str, value: object) -> None:
+        path = self._at(controller, file)
+        if path is not None and value is not None:
+            write(path, str(value))
+
+    def apply(self, resources: Resources) -> None:
+        self._apply_memory(resources.get("memory") or {})
+        cpu = resources.get("cpu") or {}
+        self._set("cpu", "cpu.shares", cpu.get("shares"))
+        self._set("cpu", "cpu.cfs_period_us", cpu.get("period"))
+        self._set("cpu", "cpu.cfs_quota_us", cpu.get("quota"))
+        self._set("cpuset", "cpuset.cpus", cpu.get("cpus"))
+        self._set("cpuset", "cpuset.mems", cpu.get("mems"))
+        pids = (resources.get("pids") or {}).get("limit")
+        if pids is not None:
+            self._set("pids", "pids.max", pids if pids > 0 else "max")
+        self._apply_block_io(resources.get("blockIO") or {})
+        for rule in resources.get("devices") or ():
+            self._set("devices", f"devices.{'allow' if rule['allow'] else 'deny'}", device_rule(rule))
+
+    def _apply_memory(self, memory: dict[str, Any]) -> None:
+        limit, swap = memory.get("limit"), memory.get("swap")
+        if limit is not None:
+            # Memory can never be above memory and swap: the order depends on the way both move.
+            both = self._at("memory", "memory.memsw.limit_in_bytes")
+            swap_first = (
+                swap is not None and both is not None and os.path.exists(both) and limit > number(both)
+            )
+            if swap_first:
+                self._set("memory", "memory.memsw.limit_in_bytes", swap)
+            self._set("memory", "memory.limit_in_bytes", limit)
+        if swap is not None:
+            try:
+                self._set("memory", "memory.memsw.limit_in_bytes", swap)
+            except FileNotFoundError:
+                pass  # the kernel keeps no account of swap: the memory limit alone holds
+        self._set("memory", "memory.soft_limit_in_bytes", memory.get("reservation"))
+        self._set("memory", "memory.swappiness", memory.get("swappiness"))
+        if memory.get("disableOOMKiller"):
+            self._set("memory", "memory.oom_control", 1)
+
+    def _apply_block_io(self, block: dict[str, Any]) -> None:
+        if block.get("weight"):
+            for file in ("blkio.weight", "blkio.bfq.weight"):
+                path = self._at("blkio", file)
+                if path and os.path.exists(path):
+                    write(path, str(block["weight"]))
+                    break
+        for key, file in _THROTTLES.items():
+            for device in block.get(key) or ():
+                self._set("blkio", file, f"{device['major']}:{device['minor']} {device['rate']}")
+
+    def freeze(self) -> None:
+        self._freezer("FROZEN")
+
+    def thaw(self) -> None:
+        self._freezer("THAWED")
+
+    def _freezer(self, state: str) -> None:
+        path = self._at("freezer", "freezer.state")
+        if path is None:
+            raise OSError(errno.ENOTSUP, "this kernel has no freezer cgroup")
+        deadline = time.monotonic() + 10
+        while True:
+            write(path, state)
+            if read(path).strip() == state:
+                return
+            if time.monotonic() > deadline:
+                write(path, "THAWED")
+                raise OSError(errno.ETIMEDOUT, "the processes did not freeze within 10 s")
+            time.sleep(0.001)
+
+    def oom_kills(self) -> int:
+        path = self._at("memory", "memory.oom_control")
+        return flat(read(path)).get("oom_kill", 0) if path else 0
+
+    def stats(self) -> dict[str, Any]:
+        memory = flat(read(self._at("memory", "memory.stat") or ""))
+        usage = self._at("cpuacct", "cpuacct.stat")
+        ticks = flat(read(usage)) if usage else {}
+        tick = 10**9 // os.sysconf("SC_CLK_TCK")
+        throttling = flat(read(self._at("cpu", "cpu.stat") or ""))
+        limit = number(self._at("memory", "memory.limit_in_bytes") or "")
+        return {
+            "cpu": {
+                "total": number(self._at("cpuacct", "cpuacct.usage") or ""),
+                "user": ticks.get("user", 0) * tick,
+                "system": ticks.get("system", 0) * tick,
+                "periods": throttling.get("nr_periods", 0),
+                "throttled_periods": throttling.get("nr_throttled", 0),
+                "throttled_time": throttling.get("throttled_time", 0),
+            },
+            "memory": {
+                "usage": number(self._at("memory", "memory.usage_in_bytes") or ""),
+                "max_usage": number(self._at("memory", "memory.max_usage_in_bytes") or ""),
+                "failcnt": number(self._at("memory", "memory.failcnt") or ""),
+                "limit": 0 if limit >= 1 << 60 else limit,
+                "stats": {key: value for key, value in memory.items() if not key.startswith("hierarchical")},
+            },
+            "pids": {
+                "current": number(self._at("pids", "pids.current") or ""),
+                "limit": number(self._at("pids", "pids.max") or ""),
+            },
+            "blkio": self._block_io_stats(),
+        }
+
+    def _block_io_stats(self) -> list[dict[str, Any]]:
+        found = []
+        for line in read(self._at("blkio", "blkio.throttle.io_service_bytes") or "").splitlines():
+            parts = line.split()
+            if len(parts) == 3 and parts[1] in ("Read", "Write"):
+                major, minor = parts[0].split(":")
+                found.append(
+                    {"major": int(major), "minor": int(minor), "op": parts[1].lower(), "value": int(parts[2])}
+                )
+        return found
+
+
+def device_rule(rule: dict[str, Any]) -> str:
+    """`c 1:3 rwm`, as devices.allow and devices.deny read it."""
+    kind = rule.get("type") or "a"
+    major, minor = ("*" if rule.get(side) in (None, -1) else str(rule[side]) for side in ("major", "minor"))
+    return f"{kind} {major}:{minor} {rule.get('access') or 'rwm'}"

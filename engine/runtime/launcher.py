@@ -1,0 +1,469 @@
+"""The daemon's side of the zygote: every operation on a running container, as a coroutine.
+
+All state is the zygote's. A daemon that starts anew joins the running zygote, asks what there is, and is told of each
+exit that nobody has heard yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import contextlib
+import functools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from engine.errors import Conflict, EngineError, NotFound, SystemFailure
+from engine.kernel.cgroup.base import Cgroup
+from engine.kernel.cgroup.host import cgroup, groups_below
+from engine.kernel.seccomp import SeccompError, compile_filter
+from engine.runtime.spec import LinuxResources, LinuxSeccomp, Process, Spec
+from engine.runtime.zygote import protocol
+
+_HOME = Path(__file__).resolve().parents[2]
+_START = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from engine.runtime.zygote.main import main;"
+    " main(sys.argv[2], sys.argv[3], int(sys.argv[4]))"
+)
+_Answer = TypeVar("_Answer")
+_ENOENT, _EACCES, _ENOEXEC, _ENOTDIR = 2, 13, 8, 20
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """A root made of layers. `lower` is topmost first; `upper` and `work` are empty or a former run's."""
+
+    lower: tuple[Path, ...]
+    upper: Path
+    work: Path
+    volatile: bool = False
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """Where output is kept, as Docker's json-file: rotated at `max_size` bytes, `max_files` files at most."""
+
+    path: Path
+    max_size: int | None = None
+    max_files: int = 1
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a process ended: its status, or 128 and the signal. Times are unix seconds."""
+
+    code: int
+    oom_killed: bool
+    started_at: float
+    finished_at: float
+
+
+@dataclass(frozen=True)
+class RuntimeState:
+    """A container as the zygote has it. `status` is created, running, paused or stopped."""
+
+    id: str
+    pid: int
+    status: str
+    tty: bool
+    started_at: float
+    exit: Exit | None
+
+
+class ExecFailed(EngineError):  # noqa: N818
+    """The program could not be started: `exit_code` is 127 where it was not found, else 126."""
+
+    def __init__(self, errno: int, message: str, stage: str = "exec") -> None:
+        super().__init__(message)
+        self.errno = errno
+        self.stage = stage
+
+    @property
+    def exit_code(self) -> int:
+        return 127 if self.errno in (_ENOENT, _ENOTDIR) else 126
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """Live streams of a container: descriptors to read from, and stdin's to write to; the holder's to close."""
+
+    stdout: int
+    stderr: int | None
+    stdin: int | None
+
+    def close(self) -> None:
+        for fd in (self.stdout, self.stderr, self.stdin):
+            if fd is not None:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+
+
+class Launcher:
+    """One connection to one zygote. `on_exit(container, exec or None, exit)` is called on the loop."""
+
+    def __init__(self, exec_root: Path, cgroup_parent: str) -> None:
+        self.on_exit: Callable[[str, str | None, Exit], None] | None = None
+        self._exec_root = exec_root
+        self._cgroup_parent = cgroup_parent
+        self._socket: socket.socket
+        self._pending: dict[int, asyncio.Future[tuple[dict[str, Any], builtins.list[int]]]] = {}
+        self._waiting: dict[tuple[str, str | None], builtins.list[asyncio.Future[Exit]]] = {}
+        self._exits: dict[tuple[str, str | None], Exit] = {}
+        self._paused: set[str] = set()
+        self._number = 0
+        self._lost = False
+
+    @classmethod
+    async def connect(cls, exec_root: Path, cgroup_parent: str) -> Launcher:
+        """Joins the zygote that serves `exec_root`, or starts one after clearing what a dead one left."""
+        launcher = cls(exec_root, cgroup_parent)
+        exec_root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        path = str(exec_root / "zygote.sock")
+        joined = _try_connect(path)
+        if joined is None:
+            await asyncio.to_thread(_reclaim, exec_root, cgroup_parent)
+            joined = await asyncio.to_thread(_start_zygote, exec_root, cgroup_parent, path)
+        joined.setblocking(False)
+        protocol.widen(joined)
+        launcher._socket = joined
+        asyncio.get_running_loop().add_reader(joined.fileno(), launcher._readable)
+        for state in await launcher.list():
+            if state.exit is not None:
+                launcher._exits[state.id, None] = state.exit
+        return launcher
+
+    async def create(
+        self,
+        id: str,  # noqa: A002
+        spec: Spec,
+        *,
+        rootfs: Overlay | None,
+        log: LogConfig | None,
+        open_stdin: bool = False,
+    ) -> int:
+        """Makes the container up to the gate before its program; returns its init's pid on the host.
+
+        Raises Conflict (the id is taken), ExecFailed, SystemFailure.
+        """
+        request = {
+            "container": id,
+            "spec": json.loads(msgspec.json.encode(spec)),
+            "cgroup": self._cgroup(id),
+            "rootfs": _plain(rootfs),
+            "log": _plain(log),
+            "open_stdin": open_stdin,
+            "seccomp": _filter(spec.linux.seccomp),
+        }
+        # The zygote takes the compiled filter; the profile would only fill its memory.
+        request["spec"].get("linux", {}).pop("seccomp", None)
+        answer, _ = await self._ask("create", request)
+        return int(answer["pid"])
+
+    async def start(self, id: str) -> None:  # noqa: A002
+        """Opens the gate. Raises ExecFailed where the program cannot be started."""
+        await self._ask("start", {"container": id})
+
+    async def exec(
+        self,
+        id: str,  # noqa: A002
+        exec_id: str,
+        process: Process,
+        *,
+        stdin: int | None = None,
+        stdout: int | None = None,
+        stderr: int | None = None,
+        seccomp: LinuxSeccomp | None = None,
+    ) -> tuple[int, int | None]:
+        """Starts a process in a running container; returns its pid and, with a terminal, the terminal's master.
+
+        Without a terminal the descriptors become its streams (None: /dev/null); they stay the caller's to close.
+        """
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        fds = () if process.terminal else tuple(null if fd is None else fd for fd in (stdin, stdout, stderr))
+        request = {
+            "container": id,
+            "exec": exec_id,
+            "process": json.loads(msgspec.json.encode(process)),
+            "seccomp": _filter(seccomp),
+        }
+        try:
+            answer, received = await self._ask("exec", request, fds)
+        finally:
+            os.close(null)
+        return int(answer["pid"]), received[0] if received else None
+
+    async def attach(self, id: str) -> Attachment:  # noqa: A002
+        """Its streams from now on."""
+        near, far = zip(os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC), strict=True)
+        try:
+            _, received = await self._ask("attach", {"container": id}, far)
+        except EngineError:
+            for fd in near:
+                os.close(fd)
+            raise
+        finally:
+            for fd in far:
+                os.close(fd)
+        return Attachment(near[0], near[1], received[0] if received else None)
+
+    async def close_stdin(self, id: str) -> None:  # noqa: A002
+        """The program reads end-of-file, once every attachment has closed its stdin too."""
+        await self._ask("close_stdin", {"container": id})
+
+    async def resize(self, id: str, rows: int, cols: int) -> None:  # noqa: A002
+        await self._ask("resize", {"container": id, "rows": rows, "cols": cols})
+
+    async def kill(
+        self,
+        id: str,  # noqa: A002
+        signal: int,
+        *,
+        all: bool = False,  # noqa: A002
+        exec_id: str | None = None,
+    ) -> None:
+        """Signals the init; with `all` every process; with `exec_id` that exec's."""
+        await self._ask("kill", {"container": id, "signal": signal, "all": all, "exec": exec_id})
+
+    async def pause(self, id: str) -> None:  # noqa: A002
+        await self._on_cgroup(id, lambda group: group.freeze())
+        self._paused.add(id)
+
+    async def resume(self, id: str) -> None:  # noqa: A002
+        await self._on_cgroup(id, lambda group: group.thaw())
+        self._paused.discard(id)
+
+    async def wait(self, id: str, exec_id: str | None = None) -> Exit:  # noqa: A002
+        """Waits for the end; returns at once where it has been."""
+        known = self._exits.get((id, exec_id))
+        if known is not None:
+            return known
+        future: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault((id, exec_id), []).append(future)
+        return await future
+
+    async def update(self, id: str, resources: LinuxResources) -> None:  # noqa: A002
+        """Changes the limits that `resources` names."""
+        plain = json.loads(msgspec.json.encode(resources))
+        await self._on_cgroup(id, lambda group: group.apply(plain))
+
+    async def stats(self, id: str) -> dict[str, Any]:  # noqa: A002
+        """Usage as `Cgroup.stats` gives it."""
+        return await self._on_cgroup(id, lambda group: group.stats())
+
+    async def processes(self, id: str) -> builtins.list[int]:  # noqa: A002
+        """The pids of all its processes, on the host."""
+        return await self._on_cgroup(id, lambda group: group.processes())
+
+    async def delete(self, id: str) -> None:  # noqa: A002
+        """Forgets a container that has ended or never began, with all it held. Deleting it twice is fine."""
+        await self._ask("delete", {"container": id})
+        for key in [key for key in self._exits if key[0] == id]:
+            del self._exits[key]
+        self._paused.discard(id)
+
+    async def list(self) -> builtins.list[RuntimeState]:
+        answer, _ = await self._ask("list", {})
+        return [
+            RuntimeState(
+                state["container"],
+                state["pid"],
+                "paused" if state["container"] in self._paused else state["status"],
+                state["tty"],
+                state["started_at"],
+                Exit(**state["exit"]) if "exit" in state else None,
+            )
+            for state in answer["containers"]
+        ]
+
+    async def close(self) -> None:
+        """Leaves; the zygote and its containers stay."""
+        asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        self._socket.close()
+
+    async def shutdown(self) -> None:
+        """Kills every container and the zygote."""
+        await self._ask("shutdown", {})
+        while not self._lost:
+            await asyncio.sleep(0.002)
+        self._socket.close()
+
+    def _cgroup(self, name: str) -> str:
+        return f"{self._cgroup_parent}/{name}"
+
+    async def _on_cgroup(self, name: str, act: Callable[[Cgroup], _Answer]) -> _Answer:
+        try:
+            return await asyncio.to_thread(act, cgroup(self._cgroup(name)))
+        except FileNotFoundError:
+            raise NotFound(f"container {name} is not running") from None
+        except OSError as error:
+            raise SystemFailure(
+                f"container {name}: {error.strerror}: {error.filename}", error.errno
+            ) from None
+
+    async def _ask(
+        self, op: str, request: dict[str, Any], fds: tuple[int, ...] = ()
+    ) -> tuple[dict[str, Any], builtins.list[int]]:
+        if self._lost:
+            raise SystemFailure("the process that holds the containers has died: restart the engine")
+        loop = asyncio.get_running_loop()
+        self._number += 1
+        number = self._number
+        future = self._pending[number] = loop.create_future()
+        message = {"id": number, "op": op, **request}
+        while True:
+            try:
+                protocol.send(self._socket, message, fds)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(0.001)
+            except OSError as error:
+                del self._pending[number]
+                raise SystemFailure(f"the zygote does not listen: {error.strerror}", error.errno) from None
+        answer, received = await future
+        if "error" in answer:
+            raise _as_error(answer["error"])
+        return answer["ok"], received
+
+    def _readable(self) -> None:
+        while True:
+            try:
+                packet = protocol.receive(self._socket)
+            except BlockingIOError:
+                return
+            except OSError:
+                packet = None
+            if packet is None:
+                self._disconnected()
+                return
+            message, received = packet
+            if "event" in message:
+                self._exited(message)
+                continue
+            future = self._pending.pop(message["id"], None)
+            if future is None or future.done():
+                for fd in received:
+                    os.close(fd)
+            else:
+                future.set_result((message, received))
+
+    def _exited(self, message: dict[str, Any]) -> None:
+        key = (message["container"], message["exec"])
+        ended = Exit(message["code"], message["oom_killed"], message["started_at"], message["finished_at"])
+        self._exits[key] = ended
+        for future in self._waiting.pop(key, ()):
+            if not future.done():
+                future.set_result(ended)
+        if self.on_exit is not None:
+            self.on_exit(*key, ended)
+
+    def _disconnected(self) -> None:
+        self._lost = True
+        asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        failure = SystemFailure("the process that holds the containers has died: restart the engine")
+        for future in [*self._pending.values(), *(f for waiting in self._waiting.values() for f in waiting)]:
+            if not future.done():
+                future.set_exception(failure)
+        self._pending.clear()
+        self._waiting.clear()
+
+
+def _as_error(error: dict[str, Any]) -> EngineError:
+    message, errno, stage = error["message"], error["errno"], error["stage"]
+    if stage in ("exec", "working directory"):
+        return ExecFailed(errno, message, stage)
+    if errno == 17:
+        return Conflict(message)
+    if errno == _ENOENT and not stage:
+        return NotFound(message)
+    return SystemFailure(f"{stage}: {message}" if stage else message, errno)
+
+
+def _plain(value: Overlay | LogConfig | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    plain = asdict(value)
+    return {
+        key: str(item)
+        if isinstance(item, Path)
+        else [str(path) for path in item]
+        if isinstance(item, tuple)
+        else item
+        for key, item in plain.items()
+    }
+
+
+def _filter(section: LinuxSeccomp | None) -> str | None:
+    return None if section is None else _filter_of(msgspec.json.encode(section))
+
+
+@functools.lru_cache(maxsize=64)
+def _filter_of(raw: bytes) -> str:
+    try:
+        return compile_filter(json.loads(raw)).hex()
+    except SeccompError as error:
+        raise SystemFailure(str(error)) from None
+
+
+def _try_connect(path: str) -> socket.socket | None:
+    joined = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        joined.connect(path)
+    except OSError:
+        joined.close()
+        return None
+    return joined
+
+
+def _start_zygote(exec_root: Path, cgroup_parent: str, path: str) -> socket.socket:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(path)
+    os.chmod(path, 0o600)
+    listener.listen(16)
+    with (exec_root / "zygote.log").open("ab") as log:
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-I",
+                "-S",
+                "-c",
+                _START,
+                str(_HOME),
+                str(exec_root),
+                cgroup_parent,
+                str(listener.fileno()),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(listener.fileno(),),
+            start_new_session=True,
+            cwd="/",
+            env={"LANG": "C.UTF-8"},
+        )
+    listener.close()
+    joined = _try_connect(path)
+    if joined is None:
+        raise SystemFailure(f"the zygote did not start; see {exec_root / 'zygote.log'}")
+    return joined
+
+
+def _reclaim(exec_root: Path, cgroup_parent: str) -> None:
+    """Ends what a zygote that died left: its containers' processes, their groups and records."""
+    for path in groups_below(cgroup_parent):
+        group = cgroup(path)
+        for pid in group.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        group.remove()

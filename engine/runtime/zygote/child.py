@@ -1,0 +1,228 @@
+"""What a container's first process does between its birth and its program: it builds the world it will see.
+
+It runs in the zygote's child, in its new namespaces, and ends in execve or in an error told to the zygote.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import json
+import os
+import resource
+import socket
+import struct
+import termios
+from typing import Any, NoReturn
+
+from engine.kernel import capabilities, libc
+from engine.runtime.zygote import rootfs
+
+_SIGNALS = range(1, 65)
+SETUP_FAILED = 255
+
+
+def tell(sync: socket.socket, stage: str, error: OSError) -> NoReturn:
+    """Reports the failure and ends."""
+    what = f" ({error.filename})" if error.filename else ""
+    message = {"errno": error.errno or 0, "message": f"{error.strerror or error}{what}", "stage": stage}
+    try:
+        sync.send(json.dumps(message).encode())
+    finally:
+        os._exit(SETUP_FAILED)
+
+
+def run_init(
+    sync: socket.socket, stdio: list[int], rootfs_fd: int | None, request: dict[str, Any]
+) -> NoReturn:
+    """The life of a container's init. `stdio`: three descriptors, or none for a terminal."""
+    spec = request["spec"]
+    process = spec["process"]
+    stage = "prepare"
+    try:
+        sync_fd = _keep(sync.fileno(), stdio, rootfs_fd)
+        sync = socket.socket(fileno=sync_fd)
+        rootfs_fd = sync_fd + 1 if rootfs_fd is not None else None
+        os.setsid()
+        stage = "namespaces"
+        join(spec.get("linux", {}).get("namespaces", ()))
+        if sync.recv(16) != b"go":
+            os._exit(SETUP_FAILED)
+        libc.unshare(libc.CLONE_NEWCGROUP) if _wants(spec, "cgroup") else None
+        if spec.get("hostname") and _wants(spec, "uts"):
+            libc.sethostname(spec["hostname"])
+        if spec.get("domainname") and _wants(spec, "uts"):
+            libc.setdomainname(spec["domainname"])
+        stage = "root filesystem"
+        root = rootfs.enter(spec, rootfs_fd)
+        stage = "sysctl"
+        for key, value in spec.get("linux", {}).get("sysctl", {}).items():
+            _write(f"/proc/sys/{key.replace('.', '/')}", value)
+        rootfs.protect(spec, root)
+        if process.get("terminal"):
+            stage = "terminal"
+            _terminal(sync, process.get("consoleSize"))
+        stage = "process"
+        limits(process)
+        sync.send(b"ready")
+        # The gate: the launcher says when the program may begin.
+        if sync.recv(16) != b"exec":
+            os._exit(SETUP_FAILED)
+        become(sync, process, request.get("seccomp"))
+    except OSError as error:
+        tell(sync, stage, error)
+
+
+def become(sync: socket.socket, process: dict[str, Any], seccomp: str | None) -> NoReturn:
+    """Drops what the program must not have, and becomes it. `sync` closes by itself when execve succeeds."""
+    stage = "credentials"
+    try:
+        user = process.get("user", {})
+        umask = user.get("umask")
+        os.umask(0o022 if umask is None else umask)
+        no_new_privileges = process.get("noNewPrivileges", False)
+        program = bytes.fromhex(seccomp) if seccomp else None
+        sets = capabilities.masks(process.get("capabilities") or {})
+        if program and not no_new_privileges:
+            # Without no_new_privs only a privileged process may load a filter; so it is loaded before the drop.
+            libc.seccomp_load(program)
+        capabilities.drop_bounding(sets["bounding"])
+        libc.prctl(libc.PR_SET_KEEPCAPS, 1)
+        os.setgroups(user.get("additionalGids", []))
+        os.setresgid(*[user.get("gid", 0)] * 3)
+        os.setresuid(*[user.get("uid", 0)] * 3)
+        capabilities.apply(sets)
+        # Changing ids made this process unreadable to its own user; execve decides it anew.
+        stage = "working directory"
+        os.chdir(process.get("cwd") or "/")
+        # A working directory outside of the root would be a way out (CVE-2024-21626).
+        if not os.getcwd().startswith("/"):
+            raise OSError(2, "the working directory is outside of the container", process.get("cwd"))
+        libc.prctl(libc.PR_SET_PDEATHSIG, 9)
+        _restore_signals()
+        if no_new_privileges:
+            libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
+            if program:
+                libc.seccomp_load(program)
+        stage = "exec"
+        environment = dict(pair.partition("=")[::2] for pair in process.get("env", ()))
+        path = find(process["args"][0], environment.get("PATH", ""))
+        os.execve(path, process["args"], environment)
+    except OSError as error:
+        error.filename = process["args"][0] if stage == "exec" else error.filename
+        tell(sync, stage, error)
+
+
+def find(program: str, path: str) -> str:
+    """Where execve will find `program`, as a shell looks for it. Raises FileNotFoundError, PermissionError."""
+    if "/" in program:
+        return program
+    denied = False
+    for folder in path.split(":"):
+        candidate = f"{folder or '.'}/{program}"
+        if os.path.isfile(candidate):
+            if os.access(candidate, os.X_OK, effective_ids=True):
+                return candidate
+            denied = True
+    if denied:
+        raise PermissionError(13, "Permission denied", program)
+    raise FileNotFoundError(2, "executable file not found in $PATH", program)
+
+
+def limits(process: dict[str, Any]) -> None:
+    """Resource limits and the OOM score. A hard limit above ours is cut to it where we may not raise it."""
+    for limit in process.get("rlimits", ()):
+        kind = getattr(resource, limit["type"], None)
+        if kind is None:
+            raise OSError(22, f"unknown resource limit {limit['type']}")
+        soft, hard = (_infinite(limit[side]) for side in ("soft", "hard"))
+        try:
+            resource.setrlimit(kind, (soft, hard))
+        except (ValueError, OSError):
+            most = resource.getrlimit(kind)[1]
+            resource.setrlimit(kind, (_least(soft, most), _least(hard, most)))
+    score = process.get("oomScoreAdj")
+    if score is not None:
+        try:
+            _write("/proc/self/oom_score_adj", str(score))
+        except PermissionError:
+            pass  # lowering it needs CAP_SYS_RESOURCE, which not every host's root has
+
+
+def join(namespaces: list[dict[str, str]]) -> None:
+    """Enters the namespaces that the spec names by path (those made anew came with the clone)."""
+    for namespace in namespaces:
+        if namespace.get("path") and namespace["type"] not in ("pid", "user"):
+            fd = os.open(namespace["path"], os.O_RDONLY | os.O_CLOEXEC)
+            libc.setns(fd, 0)
+            os.close(fd)
+
+
+def _wants(spec: dict[str, Any], kind: str) -> bool:
+    return any(
+        namespace["type"] == kind and not namespace.get("path")
+        for namespace in spec.get("linux", {}).get("namespaces", ())
+    )
+
+
+def _keep(sync: int, stdio: list[int], rootfs_fd: int | None) -> int:
+    """Moves what is needed to 0, 1, 2, 3 (and 4) and closes everything else the zygote had open."""
+    wanted = [*(stdio or [os.open("/dev/null", os.O_RDWR)] * 3), sync]
+    if rootfs_fd is not None:
+        wanted.append(rootfs_fd)
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 100) for fd in wanted]
+    for target, fd in enumerate(high):
+        os.dup2(fd, target, inheritable=target < 3)
+    libc.close_range(len(wanted), 0x7FFFFFFF)
+    return 3
+
+
+def _terminal(sync: socket.socket, size: dict[str, int] | None) -> None:
+    """A new terminal of the container's own devpts becomes its standard streams; its master goes to the zygote."""
+    master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    fcntl.ioctl(master, 0x40045431, struct.pack("i", 0))  # TIOCSPTLCK
+    number = struct.unpack("i", fcntl.ioctl(master, 0x80045430, struct.pack("i", 0)))[0]  # TIOCGPTN
+    name = f"/dev/pts/{number}"
+    slave = os.open(name, os.O_RDWR | os.O_NOCTTY)
+    if size:
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size["height"], size["width"], 0, 0))
+    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+    for target in range(3):
+        os.dup2(slave, target)
+    os.close(slave)
+    if os.path.exists("/dev/console"):
+        libc.mount(name, "/dev/console", None, libc.MS_BIND)
+    sync.sendmsg([b"terminal"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [master]))])
+    os.close(master)
+
+
+def _restore_signals() -> None:
+    import signal
+
+    for number in _SIGNALS:
+        try:
+            signal.signal(number, signal.SIG_DFL)
+        except (OSError, ValueError):
+            continue
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _write(path: str, value: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    except OSError as error:
+        error.filename = path
+        raise
+    finally:
+        os.close(fd)
+
+
+def _infinite(value: int) -> int:
+    return resource.RLIM_INFINITY if value < 0 or value >= 1 << 63 else value
+
+
+def _least(wanted: int, most: int) -> int:
+    if most == resource.RLIM_INFINITY:
+        return wanted
+    return most if wanted == resource.RLIM_INFINITY else min(wanted, most)

@@ -1,0 +1,170 @@
+"""A container's output → its log file (Docker's json-file format) and whoever is attached."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+_PIECE = 16 * 1024
+_CHUNK = 64 * 1024
+_BACKLOG = 256 * 1024
+
+
+class LogFile:
+    """Appends JSON lines; when the file is larger than `max_size` bytes, it becomes FILE.1, that FILE.2, ..."""
+
+    def __init__(self, path: str, max_size: int | None, max_files: int) -> None:
+        self._path = path
+        self._max_size = max_size
+        self._max_files = max(1, max_files)
+        self._open()
+
+    def _open(self) -> None:
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        self._size = os.fstat(self._fd).st_size
+
+    def write(self, raw: bytes) -> None:
+        if self._max_size and self._size and self._size + len(raw) > self._max_size:
+            self._rotate()
+        view = memoryview(raw)
+        while view:
+            view = view[os.write(self._fd, view) :]
+        self._size += len(raw)
+
+    def _rotate(self) -> None:
+        os.close(self._fd)
+        if self._max_files == 1:
+            os.truncate(self._path, 0)
+        else:
+            for number in range(self._max_files - 1, 0, -1):
+                older = self._path if number == 1 else f"{self._path}.{number - 1}"
+                try:
+                    os.rename(older, f"{self._path}.{number}")
+                except FileNotFoundError:
+                    continue
+        self._open()
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class Sink:
+    """Somebody attached: a pipe or socket that never blocks the zygote."""
+
+    def __init__(self, fd: int) -> None:
+        os.set_blocking(fd, False)
+        self.fd = fd
+        self.backlog = bytearray()
+
+    def write(self, data: bytes) -> bool:
+        """Takes `data`; False when the reader has gone."""
+        self.backlog += data
+        return self.flush()
+
+    def flush(self) -> bool:
+        try:
+            while self.backlog:
+                del self.backlog[: os.write(self.fd, self.backlog)]
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return True
+
+    @property
+    def full(self) -> bool:
+        return len(self.backlog) > _BACKLOG
+
+
+class Stream:
+    """One of stdout and stderr, or a terminal's master end."""
+
+    def __init__(self, name: str, fd: int, log: LogFile | None) -> None:
+        os.set_blocking(fd, False)
+        self.name = name
+        self.fd = fd
+        self.sinks: list[Sink] = []
+        self._log = log
+        self._rest = b""
+
+    def pump(self) -> bool:
+        """Reads what there is, at most one chunk. False at the end of the stream."""
+        try:
+            data = os.read(self.fd, _CHUNK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            # A terminal's master fails with EIO once nobody holds the other end.
+            data = b""
+        if not data:
+            self._flush_rest()
+            return False
+        for sink in self.sinks[:]:
+            if not sink.write(data):
+                self.drop(sink)
+        if self._log is not None:
+            self._record(data)
+        return True
+
+    def drain(self) -> None:
+        """Reads all that is left without waiting for more."""
+        while True:
+            try:
+                data = os.read(self.fd, _CHUNK)
+            except OSError:
+                break
+            if not data:
+                break
+            for sink in self.sinks[:]:
+                if not sink.write(data):
+                    self.drop(sink)
+            if self._log is not None:
+                self._record(data)
+        self._flush_rest()
+
+    def drop(self, sink: Sink) -> None:
+        self.sinks.remove(sink)
+        os.close(sink.fd)
+
+    def _record(self, data: bytes) -> None:
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()
+        stamp = _now()
+        entries = [self._entry(line + b"\n", stamp) for line in lines]
+        while len(self._rest) >= _PIECE:
+            entries.append(self._entry(self._rest[:_PIECE], stamp))
+            self._rest = self._rest[_PIECE:]
+        if entries:
+            self._write(b"".join(entries))
+
+    def _flush_rest(self) -> None:
+        if self._rest and self._log is not None:
+            self._write(self._entry(self._rest, _now()))
+        self._rest = b""
+
+    def _write(self, raw: bytes) -> None:
+        assert self._log is not None
+        try:
+            self._log.write(raw)
+        except OSError:
+            # A full disk must not stop the container; what was said meanwhile is lost.
+            return
+
+    def _entry(self, line: bytes, stamp: str) -> bytes:
+        # surrogateescape keeps bytes that are not UTF-8; the reader turns them back.
+        text = json.dumps(line.decode("utf-8", "surrogateescape"), ensure_ascii=True)
+        return f'{{"log":{text},"stream":"{self.name}","time":"{stamp}"}}\n'.encode()
+
+
+def _now() -> str:
+    nanoseconds = time.time_ns()
+    whole = time.gmtime(nanoseconds // 10**9)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', whole)}.{nanoseconds % 10**9:09d}Z"
+
+
+def log_file(config: dict[str, Any] | None) -> LogFile | None:
+    if config is None:
+        return None
+    return LogFile(config["path"], config.get("max_size"), config.get("max_files") or 1)

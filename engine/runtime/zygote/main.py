@@ -1,0 +1,491 @@
+"""The zygote: a small single-threaded process whose children the containers are. It forks, reaps and pumps logs.
+
+It outlives the daemon. Standard library only; started with `python -I -S`.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from engine.kernel import libc
+from engine.kernel.cgroup.host import cgroup
+from engine.runtime.zygote import child, protocol, rootfs
+from engine.runtime.zygote.container import Container, Exec, Process, exit_code
+from engine.runtime.zygote.enter import run_exec
+from engine.runtime.zygote.logpump import Sink, Stream, log_file
+
+Handler = Callable[[], None]
+
+
+class Zygote:
+    """The loop: one poll over the launcher's connections, the children's pidfds, their gates and their output."""
+
+    def __init__(self, exec_root: str) -> None:
+        self._root = exec_root
+        self._mount_point = f"{exec_root}/rootfs"
+        self._poll = select.epoll()
+        self._handlers: dict[int, Handler] = {}
+        self._containers: dict[str, Container] = {}
+        self._clients: list[socket.socket] = []
+        self._going = True
+        os.makedirs(self._mount_point, mode=0o700, exist_ok=True)
+        os.makedirs(f"{exec_root}/containers", mode=0o700, exist_ok=True)
+
+    # The loop
+
+    def serve(self, listener: socket.socket) -> None:
+        self._watch(listener.fileno(), lambda: self._accept(listener))
+        while self._going or self._containers:
+            try:
+                ready = self._poll.poll()
+            except InterruptedError:
+                continue
+            for fd, _ in ready:
+                handler = self._handlers.get(fd)
+                if handler is not None:
+                    handler()
+
+    def _watch(self, fd: int, handler: Handler, events: int = select.EPOLLIN) -> None:
+        self._handlers[fd] = handler
+        self._poll.register(fd, events)
+
+    def _unwatch(self, fd: int) -> None:
+        if self._handlers.pop(fd, None) is not None:
+            self._poll.unregister(fd)
+
+    def _accept(self, listener: socket.socket) -> None:
+        client, _ = listener.accept()
+        protocol.widen(client)
+        self._clients.append(client)
+        self._watch(client.fileno(), lambda: self._serve_client(client))
+
+    def _serve_client(self, client: socket.socket) -> None:
+        try:
+            packet = protocol.receive(client)
+        except OSError:
+            packet = None
+        if packet is None:
+            self._unwatch(client.fileno())
+            self._clients.remove(client)
+            client.close()
+            return
+        request, descriptors = packet
+        try:
+            answer = getattr(self, f"_do_{request['op']}")(client, request, descriptors)
+        except OSError as error:
+            answer = {"error": protocol.failure(error)}
+        except Exception as error:  # a fault of ours must not take the containers with it
+            answer = {"error": {"errno": 0, "message": f"{type(error).__name__}: {error}", "stage": "zygote"}}
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        if answer is not None:
+            self._reply(client, request["id"], answer)
+
+    def _reply(
+        self, client: socket.socket, request: int, answer: dict[str, Any], descriptors: tuple[int, ...] = ()
+    ) -> None:
+        try:
+            protocol.send(client, {"id": request, **answer}, descriptors)
+        except OSError:
+            return  # the launcher has gone; the next one asks for the list
+
+    def _announce(self, event: dict[str, Any]) -> None:
+        for client in self._clients:
+            try:
+                protocol.send(client, event)
+            except OSError:
+                continue
+
+    # Operations
+
+    def _do_create(
+        self, client: socket.socket, request: dict[str, Any], _: list[int]
+    ) -> dict[str, Any] | None:
+        name = request["container"]
+        if name in self._containers:
+            raise OSError(errno.EEXIST, "a container of this id exists", name)
+        container = Container(name, request["cgroup"], request["spec"], f"{self._root}/containers/{name}")
+        os.makedirs(container.folder, mode=0o700, exist_ok=True)
+        try:
+            self._spawn(container, request)
+        except OSError:
+            self._forget(container)
+            raise
+        self._containers[name] = container
+
+        def ready() -> None:
+            message, descriptors = container.hear()
+            if message is None:
+                return
+            if message == b"terminal":
+                container.terminal = descriptors[0]
+                return
+            self._unwatch(container.sync.fileno())
+            if message == b"ready":
+                self._pump(container, request)
+                self._reply(client, request["id"], {"ok": {"pid": container.pid}})
+                return
+            self._reply(client, request["id"], {"error": _told(message)})
+            container.failed = True
+
+        self._watch(container.sync.fileno(), ready)
+        container.sync.send(b"go")
+        return None
+
+    def _spawn(self, container: Container, request: dict[str, Any]) -> None:
+        spec = request["spec"]
+        group = cgroup(container.cgroup)
+        group.create()
+        group.apply(spec.get("linux", {}).get("resources") or {})
+        container.oom_base = group.oom_kills()
+        spec["root"]["path"] = self._mount_point if request.get("rootfs") else spec["root"]["path"]
+        root = rootfs.overlay(request["rootfs"]) if request.get("rootfs") else None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        stdio, far = ([], []) if spec["process"].get("terminal") else _pipes(request.get("open_stdin", False))
+        flags = _clone_flags(spec)
+        pid = _clone_in(spec, flags)
+        if pid == 0:
+            child.run_init(theirs, far, root, request)
+        theirs.close()
+        for fd in [*far, *([root] if root is not None else [])]:
+            os.close(fd)
+        container.begin(pid, ours, stdio)
+        group.join(pid)
+        self._watch(container.pidfd, lambda: self._reap(container))
+
+    def _pump(self, container: Container, request: dict[str, Any]) -> None:
+        log = log_file(request.get("log"))
+        container.log = log
+        if container.terminal is not None:
+            streams = [Stream("stdout", container.terminal, log)]
+        else:
+            streams = [
+                Stream(name, fd, log) for name, fd in zip(("stdout", "stderr"), container.output, strict=True)
+            ]
+        container.streams = streams
+        for stream in streams:
+            self._watch(stream.fd, partial(self._pump_once, container, stream))
+
+    def _pump_once(self, container: Container, stream: Stream) -> None:
+        if not stream.pump():
+            self._unwatch(stream.fd)
+            return
+        for sink in stream.sinks:
+            if sink.backlog and sink.fd not in self._handlers:
+                self._wait_for(container, stream, sink)
+
+    def _wait_for(self, container: Container, stream: Stream, sink: Sink) -> None:
+        """A reader that is behind: nothing more is read from the container until it has caught up."""
+        self._unwatch(stream.fd)
+
+        def writable() -> None:
+            if not sink.flush():
+                self._unwatch(sink.fd)
+                stream.drop(sink)
+            elif sink.backlog:
+                return
+            else:
+                self._unwatch(sink.fd)
+            if stream in container.streams and stream.fd not in self._handlers:
+                self._watch(stream.fd, lambda: self._pump_once(container, stream))
+
+        self._watch(sink.fd, writable, select.EPOLLOUT)
+
+    def _do_start(
+        self, client: socket.socket, request: dict[str, Any], _: list[int]
+    ) -> dict[str, Any] | None:
+        container = self._get(request)
+        if container.status != "created":
+            raise OSError(errno.EINVAL, f"the container is {container.status}", container.name)
+        container.sync.send(b"exec")
+
+        def gone() -> None:
+            message, _ = container.hear()
+            if message is None:
+                return
+            self._unwatch(container.sync.fileno())
+            container.sync.close()
+            if message:
+                container.failed = True
+                self._reply(client, request["id"], {"error": _told(message)})
+            else:
+                container.status = "running"
+                container.started_at = time.time()
+                container.record()
+                self._reply(client, request["id"], {"ok": {}})
+
+        self._watch(container.sync.fileno(), gone)
+        return None
+
+    def _do_exec(
+        self, client: socket.socket, request: dict[str, Any], fds: list[int]
+    ) -> dict[str, Any] | None:
+        container = self._get(request)
+        if container.status != "running":
+            raise OSError(errno.ESRCH, f"the container is {container.status}", container.name)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        helper = os.fork()
+        if helper == 0:
+            run_exec(container.pid, container.cgroup, theirs, fds, request)
+        theirs.close()
+        run = Exec(request["exec"], ours)
+        container.execs[run.name] = run
+
+        def heard() -> None:
+            message, descriptors = run.hear()
+            if message is None:
+                return
+            if message.startswith(b"pid "):
+                _wait(helper)
+                run.begin(int(message[4:]))
+                self._watch(run.pidfd, lambda: self._reap_exec(container, run))
+                return
+            if message == b"terminal":
+                run.terminal = descriptors[0]
+                return
+            self._unwatch(run.sync.fileno())
+            run.sync.close()
+            if run.pidfd < 0:
+                _wait(helper)
+            if message:
+                run.failed = True
+                self._reply(client, request["id"], {"error": _told(message)})
+                if run.pidfd < 0:
+                    del container.execs[run.name]
+            else:
+                terminal = (run.terminal,) if run.terminal is not None else ()
+                self._reply(client, request["id"], {"ok": {"pid": run.pid}}, terminal)
+                for fd in terminal:
+                    os.close(fd)
+                run.announced = True
+                if run.exit is not None:
+                    self._exec_over(container, run)
+
+        self._watch(run.sync.fileno(), heard)
+        return None
+
+    def _do_attach(self, client: socket.socket, request: dict[str, Any], fds: list[int]) -> None:
+        """Descriptors: where stdout goes, where stderr goes. The reply carries stdin's, if it is open."""
+        container = self._get(request)
+        for stream, fd in zip(container.streams, fds, strict=False):
+            sink = Sink(os.dup(fd))
+            stream.sinks.append(sink)
+        stdin = container.terminal if container.terminal is not None else container.stdin
+        self._reply(client, request["id"], {"ok": {}}, (stdin,) if stdin is not None else ())
+
+    def _do_close_stdin(self, _: socket.socket, request: dict[str, Any], __: list[int]) -> dict[str, Any]:
+        self._get(request).close_stdin()
+        return {"ok": {}}
+
+    def _do_resize(self, _: socket.socket, request: dict[str, Any], __: list[int]) -> dict[str, Any]:
+        self._get(request).resize(request["rows"], request["cols"])
+        return {"ok": {}}
+
+    def _do_kill(self, _: socket.socket, request: dict[str, Any], __: list[int]) -> dict[str, Any]:
+        container = self._get(request)
+        target = container.execs[request["exec"]] if request.get("exec") else container
+        if request.get("all"):
+            for pid in cgroup(container.cgroup).processes():
+                _signal(pid, request["signal"])
+        elif target.pidfd >= 0:
+            signal.pidfd_send_signal(target.pidfd, request["signal"])
+        return {"ok": {}}
+
+    def _do_list(self, _: socket.socket, __: dict[str, Any], ___: list[int]) -> dict[str, Any]:
+        return {"ok": {"containers": [container.state() for container in self._containers.values()]}}
+
+    def _do_delete(self, _: socket.socket, request: dict[str, Any], __: list[int]) -> dict[str, Any]:
+        container = self._containers.get(request["container"])
+        if container is not None:
+            if container.status == "created":
+                container.doomed = True
+                signal.pidfd_send_signal(container.pidfd, signal.SIGKILL)
+            elif container.status != "stopped":
+                raise OSError(errno.EBUSY, "the container still runs", container.name)
+            else:
+                self._forget(container)
+        return {"ok": {}}
+
+    def _do_shutdown(self, _: socket.socket, __: dict[str, Any], ___: list[int]) -> dict[str, Any]:
+        self._going = False
+        for container in list(self._containers.values()):
+            container.doomed = True
+            if container.status == "stopped":
+                self._forget(container)
+            else:
+                signal.pidfd_send_signal(container.pidfd, signal.SIGKILL)
+        return {"ok": {}}
+
+    # Ends
+
+    def _reap(self, container: Container) -> None:
+        self._unwatch(container.pidfd)
+        self._hear_the_rest(container)
+        code = exit_code(os.waitid(os.P_PIDFD, container.pidfd, os.WEXITED))
+        group = cgroup(container.cgroup)
+        for pid in group.processes():
+            _signal(pid, signal.SIGKILL)
+        for stream in container.streams:
+            self._unwatch(stream.fd)
+            stream.drain()
+            for sink in stream.sinks:
+                self._linger(sink)
+            os.close(stream.fd)
+        announced = container.status == "running"
+        container.end(code, group.oom_kills() > container.oom_base)
+        if announced:
+            self._announce(
+                {"event": "exit", "container": container.name, "exec": None, **container.exit_record()}
+            )
+        if container.doomed or (container.failed and not announced):
+            self._forget(container)
+
+    def _reap_exec(self, container: Container, run: Exec) -> None:
+        self._unwatch(run.pidfd)
+        self._hear_the_rest(run)
+        run.end(exit_code(os.waitid(os.P_PIDFD, run.pidfd, os.WEXITED)))
+        if run.announced:
+            self._exec_over(container, run)
+        elif run.failed:
+            container.execs.pop(run.name, None)
+
+    def _hear_the_rest(self, process: Process) -> None:
+        """What was reported before the end and not yet read: the end may be seen first."""
+        while (handler := self._handlers.get(process.sync.fileno())) is not None:
+            handler()
+
+    def _linger(self, sink: Sink) -> None:
+        """Closes an attached reader's descriptor once it has taken what is still owed to it."""
+        self._unwatch(sink.fd)
+
+        def writable() -> None:
+            if not sink.flush() or not sink.backlog:
+                self._unwatch(sink.fd)
+                os.close(sink.fd)
+
+        if sink.backlog:
+            self._watch(sink.fd, writable, select.EPOLLOUT)
+        else:
+            os.close(sink.fd)
+
+    def _exec_over(self, container: Container, run: Exec) -> None:
+        container.execs.pop(run.name, None)
+        self._announce({"event": "exit", "container": container.name, "exec": run.name, **(run.exit or {})})
+
+    def _forget(self, container: Container) -> None:
+        self._containers.pop(container.name, None)
+        try:
+            cgroup(container.cgroup).remove()
+        except OSError as error:
+            print(f"{container.name}: its cgroup stays: {error}", file=sys.stderr, flush=True)
+        container.erase()
+
+    def _get(self, request: dict[str, Any]) -> Container:
+        container = self._containers.get(request["container"])
+        if container is None:
+            raise OSError(errno.ENOENT, "no such container", request["container"])
+        return container
+
+
+def _clone_flags(spec: dict[str, Any]) -> int:
+    kinds = {
+        "pid": libc.CLONE_NEWPID,
+        "network": libc.CLONE_NEWNET,
+        "ipc": libc.CLONE_NEWIPC,
+        "uts": libc.CLONE_NEWUTS,
+        "mount": libc.CLONE_NEWNS,
+    }
+    flags = libc.CLONE_NEWNS
+    for namespace in spec.get("linux", {}).get("namespaces", ()):
+        if not namespace.get("path"):
+            flags |= kinds.get(namespace["type"], 0)
+    return flags
+
+
+def _clone_in(spec: dict[str, Any], flags: int) -> int:
+    """clone(), in another container's pid namespace where the spec names one."""
+    path = next(
+        (
+            namespace["path"]
+            for namespace in spec.get("linux", {}).get("namespaces", ())
+            if namespace["type"] == "pid" and namespace.get("path")
+        ),
+        None,
+    )
+    if path is None:
+        return libc.clone(flags)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # It changes where children are born, not where this process is.
+        libc.setns(fd, libc.CLONE_NEWPID)
+        return libc.clone(flags & ~libc.CLONE_NEWPID)
+    finally:
+        libc.setns(own, libc.CLONE_NEWPID)
+        os.close(fd)
+        os.close(own)
+
+
+def _pipes(open_stdin: bool) -> tuple[list[int], list[int]]:
+    """Near ends [stdin or -1, stdout, stderr] and far ends in the same order."""
+    out, err = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
+    if open_stdin:
+        read, write = os.pipe2(os.O_CLOEXEC)
+    else:
+        read, write = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1
+    return [write, out[0], err[0]], [read, out[1], err[1]]
+
+
+def _told(message: bytes) -> dict[str, Any]:
+    if not message:
+        return {"errno": 0, "message": "the container's first process was killed", "stage": "prepare"}
+    told: dict[str, Any] = json.loads(message)
+    return told
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _wait(pid: int) -> None:
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        return
+
+
+def main(exec_root: str, cgroup_parent: str, listener_fd: int) -> None:
+    """Serves on the listening socket that the launcher hands over, until it is told to end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    libc.prctl(libc.PR_SET_NAME, b"shipway-zygote")
+    libc.prctl(libc.PR_SET_DUMPABLE, 0)
+    libc.unshare(libc.CLONE_NEWNS)
+    libc.mount(None, "/", None, libc.MS_REC | libc.MS_SLAVE)
+    listener = socket.socket(fileno=listener_fd)
+    zygote = Zygote(exec_root)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    zygote.serve(listener)
+    os.unlink(f"{exec_root}/zygote.sock")
+    for folder in ("rootfs", "containers"):
+        os.rmdir(f"{exec_root}/{folder}")
+    cgroup(cgroup_parent).remove()

@@ -1,0 +1,53 @@
+"""The words between the launcher and the zygote: one JSON object a packet, descriptors beside it.
+
+A request has `id`, `op` and the operation's own keys; its reply has the same `id` and either `ok` or `error`
+(`{"errno", "message", "stage"}`). Events have `event` and no `id`. Standard library only.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+from typing import Any
+
+MAX_PACKET = 4 << 20
+MAX_DESCRIPTORS = 8
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+
+
+def widen(sock: socket.socket) -> None:
+    """Lets a packet be as large as MAX_PACKET."""
+    for option in (_SO_SNDBUFFORCE, _SO_RCVBUFFORCE):
+        sock.setsockopt(socket.SOL_SOCKET, option, 2 * MAX_PACKET)
+
+
+def send(sock: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
+    raw = json.dumps(message, separators=(",", ":")).encode()
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+    # A peer that does not read must not stop us: its socket's buffer is all the patience there is.
+    sock.sendmsg([raw], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+
+def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """The next packet, or None at the end. The descriptors are the caller's to close."""
+    space = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
+    raw, ancillary, flags, _ = sock.recvmsg(MAX_PACKET, space, socket.MSG_CMSG_CLOEXEC)
+    descriptors = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    if not raw:
+        return None
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise OSError(90, "a packet was larger than the protocol allows")
+    return json.loads(raw), list(descriptors)
+
+
+def failure(error: OSError, stage: str = "") -> dict[str, Any]:
+    """An OSError as the `error` of a reply."""
+    what = f" ({error.filename})" if error.filename else ""
+    return {"errno": error.errno or 0, "message": f"{error.strerror or error}{what}", "stage": stage}

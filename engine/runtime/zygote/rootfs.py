@@ -1,0 +1,288 @@
+"""A container's file system: its root, its mounts, its /dev, and what of it is hidden. Runs in its init.
+
+Every destination is resolved below the new root by the kernel itself (openat2 with RESOLVE_IN_ROOT): an image's
+links lead nowhere else.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import Any
+
+from engine.kernel import libc
+from engine.kernel.cgroup.host import hierarchies
+from engine.kernel.paths import openat2
+
+_FLAGS = {
+    "ro": libc.MS_RDONLY,
+    "nosuid": libc.MS_NOSUID,
+    "nodev": libc.MS_NODEV,
+    "noexec": libc.MS_NOEXEC,
+    "sync": libc.MS_SYNCHRONOUS,
+    "dirsync": libc.MS_DIRSYNC,
+    "noatime": libc.MS_NOATIME,
+    "nodiratime": libc.MS_NODIRATIME,
+    "relatime": libc.MS_RELATIME,
+    "strictatime": libc.MS_STRICTATIME,
+    "bind": libc.MS_BIND,
+    "rbind": libc.MS_BIND | libc.MS_REC,
+}
+_CLEARED = {
+    "rw": libc.MS_RDONLY,
+    "suid": libc.MS_NOSUID,
+    "dev": libc.MS_NODEV,
+    "exec": libc.MS_NOEXEC,
+    "async": libc.MS_SYNCHRONOUS,
+    "atime": libc.MS_NOATIME,
+    "norelatime": libc.MS_RELATIME,
+    "defaults": 0,
+}
+_PROPAGATION = {
+    "private": libc.MS_PRIVATE,
+    "rprivate": libc.MS_PRIVATE | libc.MS_REC,
+    "slave": libc.MS_SLAVE,
+    "rslave": libc.MS_SLAVE | libc.MS_REC,
+    "shared": libc.MS_SHARED,
+    "rshared": libc.MS_SHARED | libc.MS_REC,
+    "unbindable": libc.MS_UNBINDABLE,
+    "runbindable": libc.MS_UNBINDABLE | libc.MS_REC,
+}
+_DEVICES = {
+    "/dev/null": (1, 3),
+    "/dev/zero": (1, 5),
+    "/dev/full": (1, 7),
+    "/dev/random": (1, 8),
+    "/dev/urandom": (1, 9),
+    "/dev/tty": (5, 0),
+}
+_LINKS = {
+    "/dev/fd": "/proc/self/fd",
+    "/dev/stdin": "/proc/self/fd/0",
+    "/dev/stdout": "/proc/self/fd/1",
+    "/dev/stderr": "/proc/self/fd/2",
+    "/dev/ptmx": "pts/ptmx",
+}
+_KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+
+
+def enter(spec: dict[str, Any], rootfs_fd: int | None) -> str:
+    """Makes the spec's root the root of this process, with the spec's mounts and devices in it."""
+    linux = spec.get("linux", {})
+    libc.mount(None, "/", None, _PROPAGATION.get(linux.get("rootfsPropagation") or "rslave", 0) | libc.MS_REC)
+    root = spec["root"]["path"]
+    if rootfs_fd is not None:
+        libc.move_mount(rootfs_fd, root)
+        os.close(rootfs_fd)
+    else:
+        libc.mount(root, root, None, libc.MS_BIND | libc.MS_REC)
+    libc.mount(None, root, None, libc.MS_PRIVATE)
+    root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    for mount in spec.get("mounts", ()):
+        _mount(root_fd, mount)
+    if any(mount["destination"] == "/dev" for mount in spec.get("mounts", ())):
+        _devices(root_fd, spec)
+    os.fchdir(root_fd)
+    os.close(root_fd)
+    libc.pivot_root(".", ".")
+    libc.mount(None, ".", None, libc.MS_SLAVE | libc.MS_REC)
+    libc.umount(".", libc.MNT_DETACH)
+    os.chdir("/")
+    return "/"
+
+
+def protect(spec: dict[str, Any], root: str) -> None:
+    """Hides the masked paths, makes the read-only ones so, and last the root itself."""
+    linux = spec.get("linux", {})
+    for path in linux.get("readonlyPaths", ()):
+        try:
+            libc.mount(path, path, None, libc.MS_BIND | libc.MS_REC)
+        except FileNotFoundError:
+            continue
+        _remount(path, _inherited(path) | libc.MS_RDONLY)
+    null = os.stat("/dev/null") if linux.get("maskedPaths") else None
+    if null is not None and (not stat.S_ISCHR(null.st_mode) or null.st_rdev != os.makedev(1, 3)):
+        raise OSError(errno.EINVAL, "the container's /dev/null is not the null device", "/dev/null")
+    for path in linux.get("maskedPaths", ()):
+        try:
+            libc.mount("/dev/null", path, None, libc.MS_BIND)
+        except FileNotFoundError:
+            continue
+        except NotADirectoryError:
+            libc.mount("tmpfs", path, "tmpfs", libc.MS_RDONLY, "size=0")
+    if spec["root"].get("readonly"):
+        _remount(root, _inherited(root) | libc.MS_RDONLY)
+
+
+def split_options(options: list[str]) -> tuple[int, int, int, str]:
+    """Mount options → flags, propagation, MS_REC where they hold for a whole tree, and the rest as data."""
+    flags = propagation = 0
+    data = []
+    for option in options:
+        if option in _FLAGS:
+            flags |= _FLAGS[option]
+        elif option in _CLEARED:
+            flags &= ~_CLEARED[option]
+        elif option in _PROPAGATION:
+            propagation |= _PROPAGATION[option]
+        else:
+            data.append(option)
+    return flags, propagation, flags & libc.MS_REC, ",".join(data)
+
+
+def _mount(root: int, mount: dict[str, Any]) -> None:
+    kind, source = mount.get("type") or "bind", mount.get("source") or ""
+    flags, propagation, recursive, data = split_options(mount.get("options", []))
+    if kind == "cgroup":
+        _mount_cgroup(root, mount["destination"], flags)
+        return
+    binds = flags & libc.MS_BIND or kind == "bind"
+    is_folder = not binds or os.path.isdir(source)
+    fd = _mount_point(root, mount["destination"], is_folder)
+    target = f"/proc/self/fd/{fd}"
+    try:
+        if binds:
+            libc.mount(source, target, None, libc.MS_BIND | recursive)
+            # The mount now covers the descriptor's place: look at it anew.
+            os.close(fd)
+            fd = _mount_point(root, mount["destination"], is_folder)
+            target = f"/proc/self/fd/{fd}"
+            extra = flags & ~(libc.MS_BIND | libc.MS_REC)
+            if extra:
+                _remount(target, _inherited(target) | extra)
+        else:
+            libc.mount(source or kind, target, kind, flags & ~libc.MS_REC, data or None)
+            os.close(fd)
+            fd = _mount_point(root, mount["destination"], is_folder)
+            target = f"/proc/self/fd/{fd}"
+        if propagation:
+            libc.mount(None, target, None, propagation)
+    finally:
+        os.close(fd)
+
+
+def _mount_cgroup(root: int, destination: str, flags: int) -> None:
+    here = hierarchies()
+    fd = _mount_point(root, destination, True)
+    flags |= libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
+    try:
+        if here.mode == "v2":
+            libc.mount("cgroup", f"/proc/self/fd/{fd}", "cgroup2", flags)
+            return
+        libc.mount("tmpfs", f"/proc/self/fd/{fd}", "tmpfs", flags & ~libc.MS_RDONLY, "mode=755,size=64k")
+    finally:
+        os.close(fd)
+    for controllers in dict.fromkeys(here.v1.values()):
+        names = [name for name, target in here.v1.items() if target == controllers]
+        fd = _mount_point(root, f"{destination}/{os.path.basename(controllers)}", True)
+        try:
+            libc.mount("cgroup", f"/proc/self/fd/{fd}", "cgroup", flags, ",".join(names))
+        finally:
+            os.close(fd)
+    fd = _mount_point(root, destination, True)
+    try:
+        if flags & libc.MS_RDONLY:
+            _remount(f"/proc/self/fd/{fd}", flags)
+    finally:
+        os.close(fd)
+
+
+def _mount_point(root: int, destination: str, is_folder: bool) -> int:
+    """The folder or file at `destination`, made if it is not there; links are resolved inside the root."""
+    try:
+        return openat2(root, destination, os.O_PATH)
+    except FileNotFoundError:
+        pass
+    parent, _, name = destination.rstrip("/").rpartition("/")
+    fd = _mount_point(root, parent or "/", True)
+    try:
+        if is_folder:
+            os.mkdir(name, 0o755, dir_fd=fd)
+        else:
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=fd))
+    except FileExistsError:
+        pass
+    finally:
+        os.close(fd)
+    return openat2(root, destination, os.O_PATH)
+
+
+def _devices(root: int, spec: dict[str, Any]) -> None:
+    wanted = [
+        {"path": path, "type": "c", "major": major, "minor": minor, "fileMode": 0o666}
+        for path, (major, minor) in _DEVICES.items()
+    ]
+    masked = os.umask(0)
+    try:
+        for device in [*wanted, *spec.get("linux", {}).get("devices", ())]:
+            _device(root, device)
+        for path, target in _LINKS.items():
+            parent, name = os.path.split(path)
+            fd = _mount_point(root, parent, True)
+            try:
+                os.symlink(target, name, dir_fd=fd)
+            except FileExistsError:
+                pass
+            finally:
+                os.close(fd)
+        if spec["process"].get("terminal"):
+            fd = _mount_point(root, "/dev/console", False)
+            os.close(fd)
+    finally:
+        os.umask(masked)
+
+
+def _device(root: int, device: dict[str, Any]) -> None:
+    parent, name = os.path.split(device["path"])
+    fd = _mount_point(root, parent, True)
+    mode = device.get("fileMode")
+    mode = 0o666 if mode is None else mode & 0o7777
+    try:
+        number = os.makedev(device.get("major", 0), device.get("minor", 0))
+        os.mknod(name, _KINDS[device["type"]] | mode, number, dir_fd=fd)
+        os.chown(name, device.get("uid") or 0, device.get("gid") or 0, dir_fd=fd, follow_symlinks=False)
+    except FileExistsError:
+        pass
+    except PermissionError:
+        # In a user namespace nobody makes device nodes: show the host's own.
+        os.close(fd)
+        fd = _mount_point(root, device["path"], False)
+        libc.mount(device["path"], f"/proc/self/fd/{fd}", None, libc.MS_BIND)
+    finally:
+        os.close(fd)
+
+
+def _inherited(path: str) -> int:
+    """The flags that a mount has already: a remount must name them again or it would clear them."""
+    has = os.statvfs(path).f_flag
+    pairs = (
+        (os.ST_RDONLY, libc.MS_RDONLY),
+        (os.ST_NOSUID, libc.MS_NOSUID),
+        (os.ST_NODEV, libc.MS_NODEV),
+        (os.ST_NOEXEC, libc.MS_NOEXEC),
+        (os.ST_NOATIME, libc.MS_NOATIME),
+        (os.ST_NODIRATIME, libc.MS_NODIRATIME),
+        (os.ST_RELATIME, libc.MS_RELATIME),
+    )
+    return sum(flag for bit, flag in pairs if has & bit)
+
+
+def _remount(path: str, flags: int) -> None:
+    libc.mount(None, path, None, libc.MS_BIND | libc.MS_REMOUNT | flags)
+
+
+def overlay(request: dict[str, Any]) -> int:
+    """A detached overlay mount of the request's layers: any number of them, and nothing on the host."""
+    fd = libc.fsopen("overlay")
+    try:
+        for layer in request["lower"]:
+            libc.fsconfig(fd, libc.FSCONFIG_SET_STRING, "lowerdir+", layer)
+        libc.fsconfig(fd, libc.FSCONFIG_SET_STRING, "upperdir", request["upper"])
+        libc.fsconfig(fd, libc.FSCONFIG_SET_STRING, "workdir", request["work"])
+        if request.get("volatile"):
+            libc.fsconfig(fd, libc.FSCONFIG_SET_FLAG, "volatile")
+        libc.fsconfig(fd, libc.FSCONFIG_CMD_CREATE)
+        return libc.fsmount(fd)
+    finally:
+        os.close(fd)
