@@ -41,6 +41,7 @@ class RunCommand(Action):
     user: str = ""
     working_dir: str = "/"
     mounts: tuple[Mount, ...] = ()
+    origins: tuple[int | str | None, ...] = ()  # of each mount: a stage's position, an image, the build context
     network: str = "default"
     privileged: bool = False
     script: InlineFile | None = None  # shown at /dev/pipes/NAME

@@ -1,8 +1,8 @@
 """What makes two steps the same step: the digests under which results are kept. Pure.
 
-A key holds the layers below, the work as resolved, and digests of all that the work reads. It holds no time, no
-path of this machine and nothing of the image's configuration that the work cannot see, so that stages, builds and
-hosts share results.
+A key holds the layers below, the work as resolved, and digests of all that the work reads. It holds no time,
+no path of this machine and nothing of the image's configuration that the work cannot see, so that stages,
+builds and hosts share results.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from engine.build.actions import ChangeConfig, CopyFiles, MakeFolder, RunCommand
 
@@ -31,7 +31,8 @@ def run_key(parent: str, run: RunCommand, inputs: Sequence[str]) -> str:
             "network": run.network,
             "privileged": run.privileged,
             # The value of a secret is never part of a key: a new password changes nothing about the work.
-            "mounts": [asdict(mount) for mount in run.mounts],
+            # Nor is the name of the stage or image that a mount shows: its content is among the inputs.
+            "mounts": [asdict(replace(mount, origin="")) for mount in run.mounts],
             "script": _file(run.script.name, run.script.content) if run.script else None,
         },
         inputs,

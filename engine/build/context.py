@@ -14,7 +14,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol
+from typing import IO, BinaryIO, NamedTuple, Protocol, cast
 
 from engine.build.filematch import clean
 from engine.build.ignore import IgnoreRules, read_patterns
@@ -134,8 +134,13 @@ class _SpooledTree(Tree):
         return self._files[path].xattrs
 
 
-def spool(chunks: Iterable[bytes | memoryview], folder: Path, limit: int = 1 << 40) -> SpooledContext:
-    """Reads an uncompressed tar whole; `limit` bytes of content at most. Raises InvalidInput."""
+def spool(
+    chunks: Iterable[bytes | memoryview], folder: Path, *, limit: int = 1 << 40, own_root: bool = True
+) -> SpooledContext:
+    """Reads an uncompressed tar whole; `limit` bytes of content at most. Raises InvalidInput.
+
+    `own_root` makes all files root's, as files of a build context are.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryFile(dir=folder, buffering=1 << 20) as file:
         files: dict[str, _Spooled] = {}
@@ -146,7 +151,7 @@ def spool(chunks: Iterable[bytes | memoryview], folder: Path, limit: int = 1 << 
             if not path:
                 continue
             if len(files) >= MAX_ENTRIES:
-                raise InvalidInput(f"the build context has more than {MAX_ENTRIES} files")
+                raise InvalidInput(f"the archive has more than {MAX_ENTRIES} files")
             if member.type == tarstream.LINK:
                 _hard_link(files, path, clean("/" + os.fsdecode(member.linkname)).lstrip("/"))
                 continue
@@ -159,8 +164,8 @@ def spool(chunks: Iterable[bytes | memoryview], folder: Path, limit: int = 1 << 
             entry = Entry(
                 kind,
                 member.mode & 0o7777,
-                0,
-                0,
+                0 if own_root else member.uid,
+                0 if own_root else member.gid,
                 size,
                 member.mtime_ns,
                 os.fsdecode(member.linkname) if kind == LINK else "",
@@ -178,7 +183,7 @@ async def receive(stream: AsyncIterator[bytes], folder: Path) -> SpooledContext:
     """Like `spool`, from a client's request as it arrives; gzip, xz, bzip2 and zstd are undone."""
     arriving = _Arriving(stream, asyncio.get_running_loop())
     try:
-        return await asyncio.to_thread(lambda: spool(decompressed(arriving), folder))
+        return await asyncio.to_thread(lambda: spool(decompressed(cast(BinaryIO, arriving)), folder))
     finally:
         arriving.abandon()
 
@@ -223,7 +228,7 @@ class _Arriving(io.RawIOBase):
 def _keep(reader: tarstream.TarReader, size: int, file: IO[bytes], at: int, limit: int) -> tuple[str, int]:
     """Appends a member's content to the spool: its digest and its size."""
     if at + size > limit:
-        raise InvalidInput(f"the build context has more than {limit} bytes")
+        raise InvalidInput(f"the archive has more than {limit} bytes")
     hasher = hashlib.sha256()
     written = 0
     for offset, piece in reader.content():

@@ -1,7 +1,7 @@
 """Writes files into an image's root: the effects of COPY, ADD and WORKDIR.
 
-The root is a descriptor of a folder whose content nobody trusts: links in it are followed as after a chroot, and
-nothing is ever written outside of it.
+The root is a descriptor of a folder whose content nobody trusts: links in it are followed as after a chroot,
+and nothing is ever written outside of it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Copier:
     def close(self) -> None:
         if self._folder_fd >= 0:
             os.close(self._folder_fd)
-            self._folder_fd = -1
+            self._folder_fd, self._folder_path = -1, None
 
     def locate(self, path: str) -> tuple[str, bool]:
         """Where `path` leads in the root with its links followed, and whether something is there."""
@@ -58,15 +58,13 @@ class Copier:
         """mkdir -p, mode 0755; only new folders get `owner` (default: the copied files'). Its real path."""
         return self._resolve(path, make=True, owner=owner or self._look.owner or (0, 0))[0]
 
-    def put(
-        self, tree: Tree, picked: Picked, destination: str, *, into: bool, excludes: Sequence[str] = ()
-    ) -> None:
+    def put(self, tree: Tree, picked: Picked, destination: str, *, into: bool, excludes: Sequence[str] = ()) -> None:
         """Copies one source to the absolute `destination`; `into` says that it is a folder.
 
         A folder's content goes into the destination; a file becomes the destination, or lies in it.
         """
-        if picked.below or picked.pivot or into:
-            destination = self._with_parents(tree, picked, destination)
+        if picked.below is not None:
+            destination, into = self._with_parents(tree, picked, picked.below, destination), True
         rules = IgnoreRules(excludes) if excludes else None
         if picked.entry.kind == FOLDER:
             self._put_folder(tree, picked, destination, rules)
@@ -82,9 +80,7 @@ class Copier:
         folder = self.make_folder(parent)
         self._put_one(tree, picked.path, f"{folder}/{name}".strip("/"), picked.entry)
 
-    def write_file(
-        self, content: bytes, name: str, destination: str, *, into: bool, mode: int, mtime_ns: int
-    ) -> None:
+    def write_file(self, content: bytes, name: str, destination: str, *, into: bool, mode: int, mtime_ns: int) -> None:
         """A file made of bytes, placed as `put` places one."""
         real, there = self.locate(destination)
         if into or (there and self._is_folder(real)):
@@ -104,17 +100,14 @@ class Copier:
 
     # -- one source
 
-    def _with_parents(self, tree: Tree, picked: Picked, destination: str) -> str:
+    def _with_parents(self, tree: Tree, picked: Picked, below: str, destination: str) -> str:
         """--parents: the source's own folders, looking as they do there."""
-        if not picked.below and not (picked.entry.kind == FOLDER and picked.pivot):
-            return destination
         target = destination
         source = picked.pivot
-        for part in picked.below.split("/") if picked.below else ():
+        for part in below.split("/") if below else ():
             source = f"{source}/{part}".strip("/")
             target = f"{target}/{part}"
-            real, there = self.locate(target)
-            if there:
+            if self.locate(target)[1]:
                 continue
             made = self.make_folder(target)
             found = tree.resolve(source)
@@ -124,7 +117,7 @@ class Copier:
         return target
 
     def _put_folder(self, tree: Tree, picked: Picked, destination: str, rules: IgnoreRules | None) -> None:
-        if picked.below or (picked.pivot and picked.name):
+        if picked.below is not None and picked.name:
             destination = f"{destination}/{picked.name}"
         real, there = self.locate(destination)
         if there and not self._is_folder(real):
@@ -163,9 +156,7 @@ class Copier:
         if entry.same is not None and entry.same in self._names:
             self._clear(target)
             parent, name = self._parent(target)
-            os.link(
-                self._names[entry.same], name, src_dir_fd=self._root, dst_dir_fd=parent, follow_symlinks=False
-            )
+            os.link(self._names[entry.same], name, src_dir_fd=self._root, dst_dir_fd=parent, follow_symlinks=False)
             return
         if entry.kind == FILE:
             fd = self._create(target)
@@ -253,7 +244,7 @@ class Copier:
         return stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
 
     def _parent(self, path: str) -> tuple[int, str]:
-        """The folder of a real path, opened, and the last name in it. Files come folder by folder: keep one."""
+        """The folder of a real path, opened, and the last name in it. One is kept: files come in rows."""
         folder, _, name = path.rpartition("/")
         if folder != self._folder_path:
             fd = openat2(self._root, folder or ".", os.O_PATH | os.O_DIRECTORY, resolve=_PLAIN)
@@ -279,7 +270,7 @@ class Copier:
                     rest = [step for step in reversed(todo) if step != ".."]
                     return "/".join([*done, part, *rest]), False
                 os.mkdir(name, 0o755, dir_fd=parent)
-                os.chmod(name, 0o755, dir_fd=parent)
+                os.chmod(name, 0o755, dir_fd=parent)  # noqa: S103 - whatever the umask
                 os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
                 self.changed = True
                 mode = stat.S_IFDIR

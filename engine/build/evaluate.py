@@ -155,9 +155,7 @@ class _Walk:
             self._change(step, "WORKDIR /")
             return
         self._actions.append(
-            MakeFolder(
-                step.line, step.keyword, step.code, printable(f"WORKDIR {path}"), path, self._config.user
-            )
+            MakeFolder(step.line, step.keyword, step.code, printable(f"WORKDIR {path}"), path, self._config.user)
         )
 
     def volume(self, step: i.Volume) -> None:
@@ -216,6 +214,7 @@ class _Walk:
     def run(self, step: i.Run) -> None:
         if step.devices:
             raise DockerfileError("RUN --device is not offered: steps get no devices of the host")
+        mounts = tuple(self._mount(text) for text in step.mounts)
         words, script = _with_heredocs(step.command)
         argv = self._with_shell(i.CommandLine(words, step.command.shell))
         args = self._scope.run_args
@@ -239,7 +238,8 @@ class _Walk:
                 ),
                 user=self._config.user,
                 working_dir=self._config.working_dir or "/",
-                mounts=tuple(self._mount(text) for text in step.mounts),
+                mounts=mounts,
+                origins=tuple(self._around.origin_of(mount.origin) if mount.origin else None for mount in mounts),
                 network=step.network,
                 privileged=step.security == "insecure",
                 script=script,
@@ -298,9 +298,7 @@ class _Walk:
         inline = tuple(
             InlineFile(
                 heredoc.name,
-                (self._scope.body(heredoc.body) if heredoc.expand else heredoc.body).encode(
-                    "utf-8", "surrogateescape"
-                ),
+                (self._scope.body(heredoc.body) if heredoc.expand else heredoc.body).encode("utf-8", "surrogateescape"),
             )
             for heredoc in step.inline
         )

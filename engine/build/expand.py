@@ -350,9 +350,7 @@ def _pattern(pattern: str, *, greedy: bool) -> re.Pattern[str]:
             if following in ("}", "/"):
                 continue  # escaped for ${} alone, and plain in the pattern
             if following not in ("*", "?", "\\"):
-                raise ExpansionError(
-                    f"invalid pattern ({pattern}) in substitution: invalid escape '\\{following}'"
-                )
+                raise ExpansionError(f"invalid pattern ({pattern}) in substitution: invalid escape '\\{following}'")
             out.append(re.escape(following))
             at += 1
         else:

@@ -1,4 +1,4 @@
-"""A Dockerfile's stages as a graph: what each is built from, what it copies from, what the target needs. Pure."""
+"""A Dockerfile's stages as a graph: what each is built from and copies from, and the target. Pure."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class StageGraph:
                     raise DockerfileError(f"circular dependency: stage {name} copies from itself")
                 if planned.position > position:
                     raise DockerfileError(
-                        f'cannot copy from stage "{name}", it needs to be defined before the stage that uses it'
+                        f'cannot copy from stage "{name}": it needs to be defined before the one that uses it'
                     )
                 return planned.position
         return name

@@ -85,8 +85,7 @@ def _from(node: Node, code: str) -> i.From:
         name = node.args[2].lower()
         if not _STAGE_NAME.match(name):
             raise DockerfileError(
-                f'invalid name for build stage: "{node.args[2]}", '
-                "name can't start with a number or contain symbols"
+                f'invalid name for build stage: "{node.args[2]}", name can\'t start with a number or contain symbols'
             )
     elif len(node.args) != 1:
         raise DockerfileError("FROM requires either one or three arguments")
@@ -166,8 +165,7 @@ def _sources(node: Node) -> tuple[tuple[str, ...], tuple[Heredoc, ...], str]:
     keyword = node.keyword.upper()
     if len(node.args) < 2:
         raise DockerfileError(
-            f"{keyword} requires at least two arguments, but only one was provided. "
-            "Destination could not be determined"
+            f"{keyword} requires at least two arguments, but only one was provided. Destination could not be determined"
         )
     *given, destination = node.args
     if _opens_heredoc(destination):
@@ -194,9 +192,7 @@ def _opens_heredoc(word: str) -> Heredoc | None:
 
 def _copy(node: Node, code: str) -> i.Copy:
     flags = (
-        Flags(
-            node.flags, strings=("chown", "chmod", "from"), lists=("exclude",), switches=("link", "parents")
-        )
+        Flags(node.flags, strings=("chown", "chmod", "from"), lists=("exclude",), switches=("link", "parents"))
         if len(node.args) >= 2
         else Flags(())
     )

@@ -22,9 +22,7 @@ def parse_mode(text: str) -> ChangeMode:
         if bits <= _MODE_BITS:
             return lambda _mode, _folder: bits
     if text[:1].isdigit():
-        raise ValueError(
-            f"invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777"
-        )
+        raise ValueError(f"invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777")
     clauses = []
     for clause in text.split(","):
         match = _CLAUSE.match(clause)

@@ -72,12 +72,8 @@ def parse(source: bytes) -> Syntax:
                 body = lexer.heredoc(opened.name, opened.strip_tabs)
                 heredocs.append(replace(opened, body=body))
         except DockerfileError as error:
-            raise error.at(
-                line.start, line.text.split(maxsplit=1)[0].upper() if line.text.strip() else ""
-            ) from None
-        nodes.append(
-            replace(node, heredocs=tuple(heredocs), start=line.start, end=lexer.line, comments=line.comments)
-        )
+            raise error.at(line.start, line.text.split(maxsplit=1)[0].upper() if line.text.strip() else "") from None
+        nodes.append(replace(node, heredocs=tuple(heredocs), start=line.start, end=lexer.line, comments=line.comments))
     if not nodes:
         raise DockerfileError("file with no instructions")
     return Syntax(tuple(nodes), lexer.escape, tuple(lexer.directives), tuple(warnings))
@@ -276,9 +272,7 @@ def _mend_surrogates(word: str) -> str:
     """A lone `\\ud800` in JSON becomes U+FFFD; bytes that were no UTF-8 (U+DC80 up) stay as they are."""
     if word.isascii():
         return word
-    return "".join(
-        "\ufffd" if "\ud800" <= char <= "\udc7f" or "\udd00" <= char <= "\udfff" else char for char in word
-    )
+    return "".join("\ufffd" if "\ud800" <= char <= "\udc7f" or "\udd00" <= char <= "\udfff" else char for char in word)
 
 
 _READERS: dict[str, Callable[[Node, str, str], Node]] = {

@@ -60,9 +60,7 @@ def did_you_mean(word: str, known: Iterable[str], *, fold_case: bool = False) ->
     if not best:
         return ""
     if fold_case:
-        best = (
-            best.lower() if word == word.lower() else best.upper() if word == word.upper() else best.lower()
-        )
+        best = best.lower() if word == word.lower() else best.upper() if word == word.upper() else best.lower()
     return f" (did you mean {best}?)"
 
 

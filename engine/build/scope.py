@@ -97,9 +97,7 @@ class Scope(Mapping[str, str]):
     @property
     def run_args(self) -> dict[str, str]:
         """The declared ARGs as RUN sees them, where ENV does not hide them."""
-        return {
-            name: value for name, value in self.args.items() if value is not None and name not in self.env
-        }
+        return {name: value for name, value in self.args.items() if value is not None and name not in self.env}
 
     def undeclared(self) -> tuple[str, ...]:
         """Names given to the build that nothing has declared so far."""

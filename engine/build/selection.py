@@ -16,19 +16,17 @@ from engine.build.trees import FILE, FOLDER, Entry, Tree
 class Picked:
     """One source found: where it is in its tree, links followed, and the name it has at its destination.
 
-    `below` is the folder that --parents keeps, and `written` the path to it in the tree.
+    With --parents `below` is the path of folders to keep, and `pivot` where that path begins in the tree.
     """
 
     path: str
     name: str
     entry: Entry
-    below: str = ""
+    below: str | None = None
     pivot: str = ""
 
 
-def pick(
-    tree: Tree, sources: Sequence[str], *, parents: bool = False, what: str = "build context"
-) -> list[Picked]:
+def pick(tree: Tree, sources: Sequence[str], *, parents: bool = False, what: str = "build context") -> list[Picked]:
     """The files and folders that `sources` name, in their order, wildcards in the order of names.
 
     Raises DockerfileError where a source without wildcards is not there, or where nothing at all is.
@@ -50,11 +48,9 @@ def pick(
             if real is None or entry is None:
                 raise DockerfileError(_missing(tree, whole, source, what))
             folder, _, name = path.rpartition("/")
-            found.append(Picked(real, name, entry, folder if parents else "", pivot))
+            found.append(Picked(real, name, entry, folder if parents else None, pivot))
     if sources and not found:
-        raise DockerfileError(
-            f"no source files were specified: nothing in the {what} matches {' '.join(sources)}"
-        )
+        raise DockerfileError(f"no source files were specified: {what} has nothing like {' '.join(sources)}")
     return found
 
 
@@ -132,21 +128,11 @@ def digest_of(tree: Tree, picked: Sequence[Picked], excludes: Sequence[str] = ()
         same = shared.setdefault(entry.same, len(shared)) if entry.same is not None else ""
         content = tree.digest(path) if entry.kind == FILE else ""
         attributes = sorted(tree.xattrs(path).items()) if entry.kind in (FILE, FOLDER) else ()
-        record = (
-            label,
-            entry.kind,
-            entry.mode,
-            entry.uid,
-            entry.gid,
-            entry.target,
-            entry.device,
-            same,
-            content,
-        )
-        hasher.update(repr((*record, attributes)).encode("utf-8", "surrogateescape"))
+        record = (label, *entry[:4], entry.target, entry.device, same, content, attributes)
+        hasher.update(repr(record).encode("utf-8", "surrogateescape"))
 
     for root in picked:
-        take(f"{root.below}/{root.name}", root.path, root.entry)
+        take(f"{root.below or ''}/{root.name}", root.path, root.entry)
         if root.entry.kind == FOLDER:
             for relative, entry in walk(tree, root.path, rules):
                 take(relative, f"{root.path}/{relative}".strip("/"), entry)

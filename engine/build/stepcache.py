@@ -49,9 +49,7 @@ class StepCache:
     def get(self, key: str) -> Result | None:
         with (
             self._lock,
-            closing(
-                self._db.execute("SELECT chain_id, diff_id, created FROM steps WHERE key = ?", (key,))
-            ) as rows,
+            closing(self._db.execute("SELECT chain_id, diff_id, created FROM steps WHERE key = ?", (key,))) as rows,
         ):
             row = rows.fetchone()
             if row is None:
@@ -74,9 +72,7 @@ class StepCache:
         """The layers that the cache would like to keep; `used_since` in unix seconds."""
         with (
             self._lock,
-            closing(
-                self._db.execute("SELECT DISTINCT chain_id FROM steps WHERE used >= ?", (used_since,))
-            ) as rows,
+            closing(self._db.execute("SELECT DISTINCT chain_id FROM steps WHERE used >= ?", (used_since,))) as rows,
         ):
             return {chain for (chain,) in rows.fetchall() if chain}
 

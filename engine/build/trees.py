@@ -1,7 +1,7 @@
 """Trees of files that COPY, ADD and bind mounts take from: a build context, an image, a stage.
 
-Paths are relative to the tree's root, clean, with `/`; the root itself is the empty path. A path never leads out
-of its tree: links are followed as after a chroot.
+Paths are relative to the tree's root, clean, with `/`; the root itself is the empty path. A path never leads
+out of its tree: links are followed as after a chroot.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from engine.build.ignore import IgnoreRules
@@ -69,7 +70,7 @@ class Tree(ABC):
         """The extended attributes that belong to an image."""
         return {}
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most trees hold nothing
         """Gives back what the tree holds open."""
 
     def resolve(self, path: str) -> str | None:
@@ -112,9 +113,7 @@ class FolderTree(Tree):
         self._verdicts: dict[str, tuple[bool, tuple[bool, ...]]] = {"": (False, ())}
 
     @classmethod
-    def at(
-        cls, path: os.PathLike[str] | str, *, own_root: bool = False, rules: IgnoreRules | None = None
-    ) -> FolderTree:
+    def at(cls, path: Path, *, own_root: bool = False, rules: IgnoreRules | None = None) -> FolderTree:
         """The tree below `path`. Raises OSError."""
         return cls(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), own_root=own_root, rules=rules)
 
@@ -148,9 +147,8 @@ class FolderTree(Tree):
         try:
             with os.scandir(fd) as names:
                 for name in names:
-                    if not self._shown(
-                        f"{path}/{name.name}" if path else name.name, name.is_dir(follow_symlinks=False)
-                    ):
+                    whole = f"{path}/{name.name}" if path else name.name
+                    if not self._shown(whole, name.is_dir(follow_symlinks=False)):
                         continue
                     status = name.stat(follow_symlinks=False)
                     if stat.S_ISSOCK(status.st_mode):

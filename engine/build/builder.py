@@ -1,0 +1,151 @@
+"""The door of this room: a request in, an image out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from engine.build import progress
+from engine.build.cachemounts import CacheMounts
+from engine.build.context import Context, FolderContext, read_dockerfile_bytes, read_ignore_rules
+from engine.build.evaluate import printable
+from engine.build.flights import Flights
+from engine.build.graph import plan_stages
+from engine.build.instructions import Dockerfile
+from engine.build.interpret import read_dockerfile
+from engine.build.platforms import PROXY_ARGS, automatic_args
+from engine.build.ports import Images, Pull, RunStep
+from engine.build.prepare import Preparation, ReadyStage
+from engine.build.progress import Progress
+from engine.build.request import BuildRequest
+from engine.build.scope import global_scope
+from engine.build.solver import Solver, in_thread
+from engine.build.stepcache import StepCache
+from engine.build.trees import EmptyTree, Tree
+from engine.config import EngineConfig
+from engine.errors import InvalidInput
+from engine.images.descriptor import Platform
+from engine.images.image import Image
+from engine.images.reference import Reference
+
+_EPOCH = "SOURCE_DATE_EPOCH"
+
+
+class Builder:
+    """Builds images for one engine. Lives as long as the daemon; its cache outlives it."""
+
+    def __init__(self, config: EngineConfig, images: Images, run_step: RunStep) -> None:
+        self._config = config
+        self._images = images
+        self._run_step = run_step
+        self.cache = StepCache(config.data_root / "build" / "cache.db")
+        self.cache_mounts = CacheMounts(config.data_root / "build" / "cachemounts")
+        self._flights = Flights()
+
+    def close(self) -> None:
+        self.cache.close()
+
+    async def build(self, request: BuildRequest, pull: Pull, tell: Progress) -> Image:
+        """Builds and tags. Cancelling stops every step at once and leaves nothing but finished layers.
+
+        `pull` is asked for base images that are not here. Raises DockerfileError before anything runs,
+        StepError when a step fails, and what `pull` raises.
+        """
+        tags = [Reference.parse(tag) for tag in request.tags]
+        with ExitStack() as opened:
+            context = _context(request)
+            whole: Tree = EmptyTree() if context is None else context.tree()
+            opened.callback(whole.close)
+            source = request.dockerfile_content
+            if source is None:
+                source = await in_thread(lambda: read_dockerfile_bytes(whole, request.dockerfile))
+            dockerfile = read_dockerfile(source)
+            for warning in dockerfile.warnings:
+                tell(progress.Notice(warning))
+            rules = await in_thread(lambda: read_ignore_rules(whole, request.dockerfile))
+            tree: Tree = EmptyTree() if context is None else await in_thread(lambda: context.tree(rules))
+            opened.callback(tree.close)
+
+            host = Platform.host()
+            target = Platform.parse(request.platform) if request.platform else host
+            variables = global_scope(
+                automatic_args(host, target, request.target),
+                dockerfile.global_args,
+                request.build_args,
+                dockerfile.escape,
+            )
+            graph = plan_stages(dockerfile, request.target, variables)
+            preparation = Preparation(
+                dockerfile, graph, variables, request.build_args, target, self._images, pull, request.pull, tell
+            )
+            stages = await preparation.run()
+            for name in _unconsumed(request, dockerfile, stages.values()):
+                tell(progress.Notice(f"build-arg {name} was not consumed: no ARG declares it"))
+            solver = Solver(
+                request,
+                self._config,
+                self._images,
+                self._run_step,
+                self.cache,
+                self.cache_mounts,
+                self._flights,
+                tree,
+                preparation,
+                stages,
+                _epoch(request),
+                tell,
+            )
+            standing, config = await solver.solve(graph.target)
+        if request.labels:
+            labels = {printable(name): printable(value) for name, value in request.labels.items()}
+            inner = msgspec.structs.replace(config.config, labels={**config.config.labels, **labels})
+            config = msgspec.structs.replace(config, config=inner)
+        image = await in_thread(lambda: self._images.create_image(config, standing.layers, tags[0] if tags else None))
+        for tag in tags[1:]:
+            await in_thread(partial(self._images.tag, image.id, tag))
+        tell(progress.Built(image.id, request.tags))
+        return image
+
+
+def _context(request: BuildRequest) -> Context | None:
+    if isinstance(request.context, Path):
+        return FolderContext(request.context)
+    return request.context
+
+
+def _epoch(request: BuildRequest) -> int | None:
+    text = request.build_args.get(_EPOCH, "")
+    if not text:
+        return None
+    if not re.fullmatch(r"[0-9]{1,12}", text):
+        raise InvalidInput(f"{_EPOCH}={text}: it must be a number of seconds since 1970")
+    return int(text)
+
+
+def _unconsumed(request: BuildRequest, dockerfile: Dockerfile, stages: Iterable[ReadyStage]) -> list[str]:
+    """The --build-args that nothing in the built stages has asked for."""
+    asked = {name.name for arg in dockerfile.global_args for name in arg.declared}
+    asked |= {name for stage in stages for name in stage.work.args}
+    return [name for name in request.build_args if name not in asked | PROXY_ARGS | {_EPOCH}]
+
+
+async def build(
+    request: BuildRequest,
+    *,
+    config: EngineConfig,
+    images: Images,
+    run_step: RunStep,
+    pull: Pull,
+    progress: Progress,
+) -> Image:
+    """One build with a builder of its own: for tools and tests. The daemon keeps a `Builder`."""
+    builder = Builder(config, images, run_step)
+    try:
+        return await builder.build(request, pull, progress)
+    finally:
+        builder.close()

@@ -1,0 +1,39 @@
+"""What a build is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine.build.context import Context
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """One build. Exactly what `docker build` can say, by the names that its API has.
+
+    `context` is a folder, a Context (see `receive`), or None for a Dockerfile without files. `dockerfile` is
+    its path in the context; `dockerfile_content` replaces it (`-f -`). `secrets` maps ids to values, `ssh`
+    ids to agent sockets. `memory` in bytes, 0 for no limit.
+    """
+
+    context: Path | Context | None = None
+    dockerfile: str = "Dockerfile"
+    dockerfile_content: bytes | None = None
+    tags: tuple[str, ...] = ()
+    target: str = ""
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    platform: str = ""
+    no_cache: bool = False
+    pull: bool = False
+    network: str = "default"
+    extra_hosts: tuple[str, ...] = ()
+    shm_size: int = 64 << 20
+    memory: int = 0
+    nano_cpus: int = 0
+    secrets: Mapping[str, bytes] = field(default_factory=dict)
+    ssh: Mapping[str, Path] = field(default_factory=dict)
+    allow_insecure: bool = False  # RUN --security=insecure
+    cache_from: tuple[str, ...] = ()

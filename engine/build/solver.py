@@ -1,0 +1,362 @@
+"""Works off one build: runs the stages' actions, or takes their results from the cache.
+
+Stages that do not need each other go on at the same time; what two builds want at once is made once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, ExitStack
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import msgspec
+
+from engine.build import cachekey, progress
+from engine.build.actions import Action, ChangeConfig, CopyFiles, MakeFolder, RunCommand
+from engine.build.cachemounts import CacheMounts
+from engine.build.flights import Flights
+from engine.build.graph import SCRATCH
+from engine.build.hostca import host_bundle
+from engine.build.mounts import Mount
+from engine.build.ports import Images, RunStep
+from engine.build.prepare import Preparation, ReadyStage
+from engine.build.problems import DockerfileError, StepError
+from engine.build.progress import Progress
+from engine.build.remote import is_git, is_url
+from engine.build.request import BuildRequest
+from engine.build.results import Standing
+from engine.build.selection import digest_of, pick
+from engine.build.stepcache import Result, StepCache
+from engine.build.steps.add import unpacked
+from engine.build.steps.copy import Source, copy_files, make_folder
+from engine.build.steps.run import RunPreparation
+from engine.build.steps.workspace import Workspace
+from engine.build.trees import EmptyTree, Tree
+from engine.config import EngineConfig
+from engine.errors import EngineError
+from engine.images.config import ImageConfig
+from engine.images.image import Image, Layer
+
+_T = TypeVar("_T")
+
+
+async def in_thread(work: Callable[[], _T]) -> _T:
+    """Like asyncio.to_thread, but a cancelled caller waits for the thread: it must not write on afterwards."""
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+class Solver:
+    """One build's work. `tree` holds the build context."""
+
+    def __init__(
+        self,
+        request: BuildRequest,
+        config: EngineConfig,
+        images: Images,
+        run_step: RunStep,
+        cache: StepCache,
+        caches: CacheMounts,
+        flights: Flights,
+        tree: Tree,
+        preparation: Preparation,
+        stages: Mapping[int, ReadyStage],
+        epoch: int | None,
+        tell: Progress,
+    ) -> None:
+        self._request = request
+        self._images = images
+        self._run_step = run_step
+        self._cache = cache
+        self._caches = caches
+        self._flights = flights
+        self._tree = tree
+        self._preparation = preparation
+        self._stages = stages
+        self._epoch = epoch
+        self._tell = tell
+        self._spaces = config.data_root / "build" / "steps"
+        self._host_ca = host_bundle() if config.trust_host_ca else None
+        self._solved: dict[int, asyncio.Task[Standing]] = {}
+        self._numbers: dict[int, int] = {}
+        self._total = 0
+        for position, stage in stages.items():
+            self._numbers[position] = self._total + 1
+            self._total += 1 + len(stage.work.actions)
+
+    async def solve(self, target: int) -> tuple[Standing, ImageConfig]:
+        """The target's layers and configuration. Raises StepError; the other stages are stopped then."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for position in self._stages:
+                    self._solved[position] = group.create_task(self._stage(position))
+        except BaseExceptionGroup as failures:
+            raise _first(failures) from None
+        standing = self._solved[target].result()
+        config = self._stages[target].work.config
+        newest = max((entry.created or "" for entry in standing.history), default="")
+        return standing, msgspec.structs.replace(
+            config,
+            created=newest or config.created,
+            rootfs=msgspec.structs.replace(config.rootfs, diff_ids=standing.diff_ids),
+            history=standing.history,
+        )
+
+    async def _stage(self, position: int) -> Standing:
+        stage = self._stages[position]
+        number = self._numbers[position]
+        opening = stage.planned.stage.opening
+        title = stage.planned.title
+        self._tell(progress.StepStarted(number, self._total, title, opening.code, opening.line))
+        started = time.monotonic()
+        if isinstance(stage.planned.base, int):
+            standing = await self._solved[stage.planned.base]
+        elif stage.image is not None:
+            image = stage.image
+            standing = await in_thread(lambda: self._from_image(image))
+        else:
+            standing = Standing()
+        self._tell(progress.StepFinished(number, _short(standing), time.monotonic() - started))
+        for action in stage.work.actions:
+            number += 1
+            self._tell(progress.StepStarted(number, self._total, title, action.text, action.line))
+            started = time.monotonic()
+            standing = await self._act(action, standing, number)
+            self._tell(progress.StepFinished(number, _short(standing), time.monotonic() - started))
+        return standing
+
+    def _from_image(self, image: Image) -> Standing:
+        chains = image.config.chain_ids
+        return Standing(
+            chains[-1] if chains else "",
+            self._images.lowerdirs(image.id),
+            self._images.layers_of(image.id),
+            image.config.rootfs.diff_ids,
+            image.config.history,
+            image.id,
+        )
+
+    async def _act(self, action: Action, standing: Standing, number: int) -> Standing:
+        try:
+            if isinstance(action, RunCommand):
+                return await self._run(action, standing, number)
+            if isinstance(action, CopyFiles):
+                return await self._copy(action, standing, number)
+            if isinstance(action, MakeFolder):
+                return await self._make_folder(action, standing, number)
+            assert isinstance(action, ChangeConfig)
+            return await self._change(action, standing, number)
+        except StepError:
+            raise
+        except DockerfileError as error:
+            raise StepError(error.problem, action.line, action.keyword) from None
+        except EngineError as error:
+            raise StepError(str(error), action.line, action.keyword) from error
+
+    # -- the four kinds of action
+
+    async def _change(self, change: ChangeConfig, standing: Standing, number: int) -> Standing:
+        key = cachekey.change_key(standing.before, change)
+        known = None if self._request.no_cache else self._cache.get(key)
+        if known is not None:
+            self._tell(progress.StepCached(number))
+        created = self._now() if known is None or self._epoch is not None else known.created
+        if known is None:
+            self._cache.put((key,), Result("", "", created))
+        return standing.with_change(change.created_by, created, f"{key} {created}")
+
+    async def _make_folder(self, make: MakeFolder, standing: Standing, number: int) -> Standing:
+        key = cachekey.folder_key(standing.chain, make)
+
+        async def work(space: Workspace) -> bool:
+            return await in_thread(lambda: make_folder(standing.lower, space, make))
+
+        return await self._made(make, standing, number, key, work)
+
+    async def _run(self, run: RunCommand, standing: Standing, number: int) -> Standing:
+        async with AsyncExitStack() as stack:
+            trees = {
+                mount: await self._mount_tree(mount, origin, stack)
+                for mount, origin in zip(run.mounts, run.origins, strict=True)
+            }
+            inputs = [await self._mount_input(mount, trees[mount]) for mount in run.mounts]
+
+            async def work(space: Workspace) -> bool:
+                async with AsyncExitStack() as held:
+                    preparation = RunPreparation(
+                        run, self._request, space, self._caches, lambda mount: trees[mount], held
+                    )
+                    prepared = await preparation.prepare(standing.lower, self._host_ca)
+                    exit_ = await self._run_step(
+                        lower=prepared.lower,
+                        upper=space.upper,
+                        work=space.work,
+                        step=prepared.step,
+                        output=lambda stream, data: self._tell(progress.StepOutput(number, stream, data)),
+                    )
+                if exit_.code:
+                    killed = ": it ran out of memory" if exit_.oom_killed else ""
+                    raise StepError(
+                        f"The command '{' '.join(run.argv)}' returned a non-zero code: {exit_.code}{killed}",
+                        run.line,
+                        run.keyword,
+                        exit_.code,
+                    )
+                return not space.untouched
+
+            key = cachekey.run_key(standing.chain, run, inputs)
+            return await self._made(run, standing, number, key, work)
+
+    async def _copy(self, copy: CopyFiles, standing: Standing, number: int) -> Standing:
+        async with AsyncExitStack() as stack:
+            fast: tuple[str, ...] = ()
+            what = "build context"
+            if copy.origin is not None:
+                origin = await self._origin(copy.origin)
+                what = f"stage or image {copy.origin}"
+                if origin.chain:
+                    fast = (cachekey.copy_key(standing.chain, copy, cachekey.pinned(origin.chain, copy.sources)),)
+                    known = await self._known(fast[0], standing, copy)
+                    if known is not None:
+                        self._tell(progress.StepCached(number))
+                        return known
+                tree = stack.enter_context(origin.tree())
+            else:
+                tree = self._tree
+            local = tuple(source for source in copy.sources if not is_url(source) and not is_git(source))
+            picked = await in_thread(lambda: pick(tree, local, parents=copy.parents, what=what))
+            content = await in_thread(lambda: digest_of(tree, picked, copy.excludes))
+            sources = [Source(tree, one) for one in picked]
+
+            async def work(space: Workspace) -> bool:
+                def write() -> bool:
+                    with ExitStack() as opened:
+                        ready = [_ready(copy, source, space, opened) for source in sources]
+                        return copy_files(standing.lower, space, copy, ready, self._epoch)
+
+                return await in_thread(write)
+
+            key = cachekey.copy_key(standing.chain, copy, content)
+            return await self._made(copy, standing, number, key, work, also=fast)
+
+    # -- results
+
+    async def _made(
+        self,
+        action: Action,
+        standing: Standing,
+        number: int,
+        key: str,
+        work: Callable[[Workspace], Awaitable[bool]],
+        also: tuple[str, ...] = (),
+    ) -> Standing:
+        """The result under `key` where there is one, else what `work` leaves in a fresh layer."""
+        async with self._flights.alone(key):
+            known = await self._known(key, standing, action)
+            if known is not None:
+                if also:
+                    self._remember(also, known)
+                self._tell(progress.StepCached(number))
+                return known
+            space = await in_thread(lambda: Workspace(self._spaces, standing.lower))
+            try:
+                changed = await work(space)
+                created = self._now()
+                if changed:
+                    layer = await in_thread(lambda: self._commit(standing, space))
+                    result = Result(layer.chain_id, layer.diff_id, created)
+                    after = self._with_layer(standing, layer, action, created)
+                else:
+                    result = Result("", "", created)
+                    after = standing.with_change(action.created_by, created, f"{key} {created}")
+            finally:
+                await in_thread(space.remove)
+            self._cache.put((key, *also), result)
+            return after
+
+    def _commit(self, standing: Standing, space: Workspace) -> Layer:
+        return self._images.add_layer_from_dir(standing.chain or None, space.upper, donate=True)
+
+    def _with_layer(self, standing: Standing, layer: Layer, action: Action, created: str) -> Standing:
+        folder = self._images.layer_folder(layer.chain_id)
+        return standing.with_layer(layer, folder, action.created_by, created)
+
+    async def _known(self, key: str, standing: Standing, action: Action) -> Standing | None:
+        if self._request.no_cache:
+            return None
+        found = self._cache.get(key)
+        if found is None:
+            return None
+        created = self._now() if self._epoch is not None else found.created
+        if not found.chain_id:
+            return standing.with_change(action.created_by, created, f"{key} {created}")
+        layer = await in_thread(lambda: self._images.layer(found.chain_id))
+        if layer is None:
+            self._cache.forget(found.chain_id)
+            return None
+        return self._with_layer(standing, layer, action, created)
+
+    def _remember(self, keys: tuple[str, ...], standing: Standing) -> None:
+        created = standing.history[-1].created or self._now()
+        if standing.history[-1].empty_layer:
+            self._cache.put(keys, Result("", "", created))
+        else:
+            self._cache.put(keys, Result(standing.chain, standing.diff_ids[-1], created))
+
+    def _now(self) -> str:
+        moment = time.time() if self._epoch is None else self._epoch
+        text = datetime.fromtimestamp(moment, UTC).isoformat(timespec="microseconds")
+        return text.replace("+00:00", "Z")
+
+    # -- where files come from
+
+    async def _origin(self, origin: int | str) -> Standing:
+        if isinstance(origin, int):
+            return await self._solved[origin]
+        if origin == SCRATCH:
+            return Standing()
+        image = await self._preparation.image(origin)
+        return await in_thread(lambda: self._from_image(image))
+
+    async def _mount_tree(self, mount: Mount, origin: int | str | None, stack: AsyncExitStack) -> Tree:
+        if mount.type not in ("bind", "cache"):
+            return EmptyTree()
+        if origin is None:
+            return self._tree if mount.type == "bind" else EmptyTree()
+        standing = await self._origin(origin)
+        return stack.enter_context(standing.tree())
+
+    async def _mount_input(self, mount: Mount, tree: Tree) -> str:
+        if mount.type != "bind":
+            return ""
+        return await in_thread(lambda: digest_of(tree, pick(tree, [mount.source or "/"], what="source of the mount")))
+
+
+def _ready(copy: CopyFiles, source: Source, space: Workspace, opened: ExitStack) -> Source:
+    """ADD unpacks local archives, unless it was told not to."""
+    if not copy.is_add or copy.unpack is False:
+        return source
+    space.scratch.mkdir(exist_ok=True)
+    found = unpacked(source, space.scratch)
+    if found is None:
+        return source
+    opened.callback(found[1].close)
+    return found[0]
+
+
+def _short(standing: Standing) -> str:
+    text = standing.before.partition(" ")[0]
+    return text.removeprefix("sha256:")[:12]
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The failure that came first is the one to tell; the others follow from it."""
+    first = failures.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

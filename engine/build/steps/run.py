@@ -1,0 +1,202 @@
+"""RUN: what a command's container is given, and what is taken away after it."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.build.actions import RunCommand
+from engine.build.cachemounts import CacheMounts
+from engine.build.copier import Copier, Look
+from engine.build.hostca import TARGET as CA_TARGET
+from engine.build.hostca import VARIABLES as CA_VARIABLES
+from engine.build.mounts import Mount
+from engine.build.problems import DockerfileError, did_you_mean
+from engine.build.request import BuildRequest
+from engine.build.selection import Picked, pick
+from engine.build.steps.workspace import Workspace
+from engine.build.trees import FOLDER, Tree
+from engine.containers.ephemeral import Step, StepMount
+from engine.errors import Forbidden
+
+# Where a runtime puts files and file systems of its own. An image without these names shall not get them.
+_STUB_FOLDERS = ("proc", "sys", "dev")
+_STUB_FILES = ("etc/hosts", "etc/hostname", "etc/resolv.conf")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A step ready to run over `lower`."""
+
+    step: Step
+    lower: tuple[Path, ...]
+
+
+class RunPreparation:
+    """Gathers what the mounts of one RUN need. What `stack` holds is given back after the step."""
+
+    def __init__(
+        self,
+        run: RunCommand,
+        request: BuildRequest,
+        space: Workspace,
+        caches: CacheMounts,
+        origin: Callable[[Mount], Tree],
+        stack: AsyncExitStack,
+    ) -> None:
+        self._run = run
+        self._request = request
+        self._space = space
+        self._caches = caches
+        self._origin = origin
+        self._stack = stack
+        self._mounts: list[StepMount] = []
+        self._variables: dict[str, str] = {}
+        self._stubs = space.scratch_folder("stubs")
+
+    async def prepare(self, lower: tuple[Path, ...], host_ca: Path | None) -> Prepared:
+        """Everything in place. Raises DockerfileError for a mount that can't be made."""
+        run = self._run
+        if run.privileged and not self._request.allow_insecure:
+            raise Forbidden("RUN --security=insecure is not allowed: start the build with --allow security.insecure")
+        for name in _STUB_FOLDERS:
+            (self._stubs / name).mkdir(exist_ok=True)
+        for name in _STUB_FILES:
+            self._stub_file(name)
+        for number, mount in enumerate(run.mounts):
+            await self._add(mount, number)
+        if run.script is not None:
+            path = self._space.scratch_folder("pipes") / run.script.name
+            path.write_bytes(run.script.content)
+            path.chmod(0o755)
+            self._mounts.append(StepMount(f"/dev/pipes/{run.script.name}", path, read_only=True))
+        env = _environment(run, self._variables)
+        if host_ca is not None:
+            self._mounts.append(StepMount(CA_TARGET, host_ca, read_only=True))
+            for name in CA_VARIABLES:
+                env.setdefault(name, CA_TARGET)
+        request = self._request
+        step = Step(
+            args=run.argv,
+            env=tuple(f"{name}={value}" for name, value in env.items()),
+            working_dir=run.working_dir,
+            user=run.user,
+            hostname="buildkitsandbox",
+            network=request.network if run.network == "default" else run.network,
+            mounts=tuple(self._mounts),
+            extra_hosts=request.extra_hosts,
+            shm_size=request.shm_size,
+            memory=request.memory,
+            nano_cpus=request.nano_cpus,
+            privileged=run.privileged,
+        )
+        # Lowest of all: the image's own files come first, and nothing of this is in the new layer.
+        return Prepared(step, (*lower, self._stubs))
+
+    async def _add(self, mount: Mount, number: int) -> None:
+        if mount.type == "tmpfs":
+            self._stub_folder(mount.target)
+            self._mounts.append(StepMount(mount.target, None, mount.read_only, mount.size or None))
+        elif mount.type == "secret":
+            self._secret(mount, number)
+        elif mount.type == "ssh":
+            self._ssh(mount, number)
+        elif mount.type == "cache":
+            await self._cache(mount)
+        else:
+            self._bind(mount, number)
+
+    def _bind(self, mount: Mount, number: int) -> None:
+        holder = self._space.scratch_folder(f"bind{number}")
+        made = _copy_out(self._origin(mount), mount.source, holder)
+        if made.is_dir():
+            self._stub_folder(mount.target)
+        else:
+            self._stub_file(mount.target)
+        self._mounts.append(StepMount(mount.target, made, mount.read_only))
+
+    async def _cache(self, mount: Mount) -> None:
+        def fill(folder: Path) -> None:
+            if mount.origin:
+                holder = self._space.scratch_folder(f"seed{len(self._mounts)}")
+                made = _copy_out(self._origin(mount), mount.source, holder)
+                for name in list(made.iterdir()):
+                    name.rename(folder / name.name)
+            folder.chmod(0o755 if mount.mode is None else mount.mode)
+            os.chown(folder, mount.uid or 0, mount.gid or 0)
+
+        name = mount.id or mount.target
+        folder = await self._stack.enter_async_context(self._caches.use(name, mount.sharing or "shared", fill))
+        if mount.source and not mount.origin:
+            folder = folder / mount.source.strip("/")
+        self._stub_folder(mount.target)
+        self._mounts.append(StepMount(mount.target, folder, mount.read_only))
+
+    def _secret(self, mount: Mount, number: int) -> None:
+        name = mount.id or mount.source or posixpath.basename(mount.target)
+        value = self._request.secrets.get(name)
+        if value is None:
+            if mount.required:
+                raise DockerfileError(f"secret {name}: not found{did_you_mean(name, self._request.secrets)}")
+            return
+        if mount.env is not None:
+            self._variables[mount.env or name] = value.decode("utf-8", "surrogateescape")
+            if not mount.target:
+                return
+        target = mount.target or f"/run/secrets/{name}"
+        path = self._space.scratch_folder(f"secret{number}") / "value"
+        path.touch(mode=0o600)
+        path.write_bytes(value)
+        os.chown(path, mount.uid or 0, mount.gid or 0)
+        path.chmod(0o400 if mount.mode is None else mount.mode)
+        self._stub_file(target)
+        self._mounts.append(StepMount(target, path, read_only=True))
+
+    def _ssh(self, mount: Mount, number: int) -> None:
+        name = mount.id or "default"
+        socket = self._request.ssh.get(name)
+        if socket is None:
+            if mount.required:
+                raise DockerfileError(f"ssh agent {name}: not given to this build (--ssh {name})")
+            return
+        target = mount.target or f"/run/buildkit/ssh_agent.{number}"
+        self._stub_file(target)
+        self._mounts.append(StepMount(target, socket, read_only=mount.read_only))
+        self._variables["SSH_AUTH_SOCK"] = target
+
+    def _stub_folder(self, target: str) -> None:
+        (self._stubs / target.strip("/")).mkdir(parents=True, exist_ok=True)
+
+    def _stub_file(self, target: str) -> None:
+        path = self._stubs / target.strip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def _environment(run: RunCommand, more: Mapping[str, str]) -> dict[str, str]:
+    """The image's variables, then ARGs and proxies, which never hide the image's own."""
+    env = dict(pair.partition("=")[::2] for pair in run.env)
+    for name, value in (*run.args, *run.proxies, *more.items()):
+        env.setdefault(name, value)
+    return env
+
+
+def _copy_out(tree: Tree, source: str, holder: Path) -> Path:
+    """A private copy of what a bind mount shows: writes to it are lost, as they shall be."""
+    (picked,) = pick(tree, [source or "/"], what="source of the mount")
+    root = os.open(holder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    copier = Copier(root, Look())
+    try:
+        if picked.entry.kind == FOLDER:
+            inner = Picked(picked.path, "", picked.entry)
+            copier.put(tree, inner, "/content", into=True)
+            return holder / "content"
+        copier.put(tree, picked, "/content", into=False)
+        return holder / "content"
+    finally:
+        copier.close()
+        os.close(root)
