@@ -46,9 +46,7 @@ def _root() -> Finding:
 def _version() -> Finding:
     release = os.uname().release
     numbers = tuple(int(part) for part in re.findall(r"\d+", release)[:2])
-    return Finding(
-        "kernel", numbers >= _OLDEST, release, f"Linux {_OLDEST[0]}.{_OLDEST[1]} or later is needed"
-    )
+    return Finding("kernel", numbers >= _OLDEST, release, f"Linux {_OLDEST[0]}.{_OLDEST[1]} or later is needed")
 
 
 def _namespaces() -> Iterator[Finding]:
@@ -68,10 +66,7 @@ def _overlay() -> Finding:
 
 def _cgroups() -> Finding:
     here = hierarchies()
-    if here.mode == "v2":
-        offered = Path(f"{here.v2}/cgroup.controllers").read_text().split()
-    else:
-        offered = sorted(here.v1)
+    offered = Path(f"{here.v2}/cgroup.controllers").read_text().split() if here.mode == "v2" else sorted(here.v1)
     missing = [name for name in ("cpu", "memory", "pids") if name not in offered]
     detail = f"{here.mode}: {', '.join(offered) or 'no controllers'}"
     return Finding("cgroups", not missing, detail, f"mount or enable the controllers {', '.join(missing)}")

@@ -77,9 +77,7 @@ def setns(fd: int, flags: int) -> None:
     _call(_NUMBERS["setns"], "setns", fd, flags)
 
 
-def mount(
-    source: str | None, target: str, fstype: str | None, flags: int = 0, data: str | None = None
-) -> None:
+def mount(source: str | None, target: str, fstype: str | None, flags: int = 0, data: str | None = None) -> None:
     _check(
         _libc.mount(_text(source), _text(target), _text(fstype), ctypes.c_ulong(flags), _text(data)),
         f"mount {fstype or source} on {target}",

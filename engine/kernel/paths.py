@@ -23,9 +23,7 @@ _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 
 
-def openat2(
-    root: int, path: str | bytes, flags: int, *, mode: int = 0, resolve: int = RESOLVE_IN_ROOT
-) -> int:
+def openat2(root: int, path: str | bytes, flags: int, *, mode: int = 0, resolve: int = RESOLVE_IN_ROOT) -> int:
     """Opens `path` below the folder `root` (a descriptor). Raises OSError.
 
     With RESOLVE_IN_ROOT, `/` and what symbolic links and `..` lead to are taken relative to `root`, as after a

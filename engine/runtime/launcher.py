@@ -12,6 +12,7 @@ import contextlib
 import functools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,9 +32,10 @@ from engine.runtime.spec import LinuxResources, LinuxSeccomp, Process, Spec
 from engine.runtime.zygote import protocol
 
 _HOME = Path(__file__).resolve().parents[2]
+# It forks first: the zygote must not be a child of the daemon, whose death it outlives.
 _START = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from engine.runtime.zygote.main import main;"
-    " main(sys.argv[2], sys.argv[3], int(sys.argv[4]))"
+    "import os, sys; os.fork() and os._exit(0); sys.path.insert(0, sys.argv[1]);"
+    " from engine.runtime.zygote.main import main; main(sys.argv[2], sys.argv[3], int(sys.argv[4]))"
 )
 _Answer = TypeVar("_Answer")
 _ENOENT, _EACCES, _ENOEXEC, _ENOTDIR = 2, 13, 8, 20
@@ -122,6 +124,7 @@ class Launcher:
         self._paused: set[str] = set()
         self._number = 0
         self._lost = False
+        self._gone = asyncio.Event()
 
     @classmethod
     async def connect(cls, exec_root: Path, cgroup_parent: str) -> Launcher:
@@ -246,6 +249,9 @@ class Launcher:
         """Waits for the end; returns at once where it has been."""
         known = self._exits.get((id, exec_id))
         if known is not None:
+            if exec_id is not None:
+                # Execs come and go by the thousand (health checks): each end is kept until it is asked for once.
+                del self._exits[id, exec_id]
             return known
         future: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault((id, exec_id), []).append(future)
@@ -287,14 +293,14 @@ class Launcher:
 
     async def close(self) -> None:
         """Leaves; the zygote and its containers stay."""
-        asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        if not self._lost:
+            asyncio.get_running_loop().remove_reader(self._socket.fileno())
         self._socket.close()
 
     async def shutdown(self) -> None:
         """Kills every container and the zygote."""
         await self._ask("shutdown", {})
-        while not self._lost:
-            await asyncio.sleep(0.002)
+        await self._gone.wait()
         self._socket.close()
 
     def _cgroup(self, name: str) -> str:
@@ -306,9 +312,7 @@ class Launcher:
         except FileNotFoundError:
             raise NotFound(f"container {name} is not running") from None
         except OSError as error:
-            raise SystemFailure(
-                f"container {name}: {error.strerror}: {error.filename}", error.errno
-            ) from None
+            raise SystemFailure(f"container {name}: {error.strerror}: {error.filename}", error.errno) from None
 
     async def _ask(
         self, op: str, request: dict[str, Any], fds: tuple[int, ...] = ()
@@ -359,8 +363,10 @@ class Launcher:
     def _exited(self, message: dict[str, Any]) -> None:
         key = (message["container"], message["exec"])
         ended = Exit(message["code"], message["oom_killed"], message["started_at"], message["finished_at"])
-        self._exits[key] = ended
-        for future in self._waiting.pop(key, ()):
+        waiting = self._waiting.pop(key, [])
+        if message["exec"] is None or not waiting:
+            self._exits[key] = ended
+        for future in waiting:
             if not future.done():
                 future.set_result(ended)
         if self.on_exit is not None:
@@ -368,9 +374,14 @@ class Launcher:
 
     def _disconnected(self) -> None:
         self._lost = True
+        self._gone.set()
         asyncio.get_running_loop().remove_reader(self._socket.fileno())
         failure = SystemFailure("the process that holds the containers has died: restart the engine")
-        for future in [*self._pending.values(), *(f for waiting in self._waiting.values() for f in waiting)]:
+        for waiting in self._waiting.values():
+            for exit_future in waiting:
+                if not exit_future.done():
+                    exit_future.set_exception(failure)
+        for future in self._pending.values():
             if not future.done():
                 future.set_exception(failure)
         self._pending.clear()
@@ -393,11 +404,7 @@ def _plain(value: Overlay | LogConfig | None) -> dict[str, Any] | None:
         return None
     plain = asdict(value)
     return {
-        key: str(item)
-        if isinstance(item, Path)
-        else [str(path) for path in item]
-        if isinstance(item, tuple)
-        else item
+        key: str(item) if isinstance(item, Path) else [str(path) for path in item] if isinstance(item, tuple) else item
         for key, item in plain.items()
     }
 
@@ -432,7 +439,7 @@ def _start_zygote(exec_root: Path, cgroup_parent: str, path: str) -> socket.sock
     os.chmod(path, 0o600)
     listener.listen(16)
     with (exec_root / "zygote.log").open("ab") as log:
-        subprocess.Popen(
+        subprocess.run(
             [
                 sys.executable,
                 "-I",
@@ -451,6 +458,7 @@ def _start_zygote(exec_root: Path, cgroup_parent: str, path: str) -> socket.sock
             start_new_session=True,
             cwd="/",
             env={"LANG": "C.UTF-8"},
+            check=True,
         )
     listener.close()
     joined = _try_connect(path)
@@ -467,3 +475,4 @@ def _reclaim(exec_root: Path, cgroup_parent: str) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         group.remove()
+    shutil.rmtree(exec_root / "containers", ignore_errors=True)

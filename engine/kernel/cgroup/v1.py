@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
@@ -68,17 +69,14 @@ class CgroupV1(Cgroup):
         if limit is not None:
             # Memory can never be above memory and swap: the order depends on the way both move.
             both = self._at("memory", "memory.memsw.limit_in_bytes")
-            swap_first = (
-                swap is not None and both is not None and os.path.exists(both) and limit > number(both)
-            )
+            swap_first = swap is not None and both is not None and os.path.exists(both) and limit > number(both)
             if swap_first:
                 self._set("memory", "memory.memsw.limit_in_bytes", swap)
             self._set("memory", "memory.limit_in_bytes", limit)
         if swap is not None:
-            try:
+            # A kernel that keeps no account of swap has no such file: the memory limit alone holds.
+            with contextlib.suppress(FileNotFoundError):
                 self._set("memory", "memory.memsw.limit_in_bytes", swap)
-            except FileNotFoundError:
-                pass  # the kernel keeps no account of swap: the memory limit alone holds
         self._set("memory", "memory.soft_limit_in_bytes", memory.get("reservation"))
         self._set("memory", "memory.swappiness", memory.get("swappiness"))
         if memory.get("disableOOMKiller"):
@@ -155,9 +153,7 @@ class CgroupV1(Cgroup):
             parts = line.split()
             if len(parts) == 3 and parts[1] in ("Read", "Write"):
                 major, minor = parts[0].split(":")
-                found.append(
-                    {"major": int(major), "minor": int(minor), "op": parts[1].lower(), "value": int(parts[2])}
-                )
+                found.append({"major": int(major), "minor": int(minor), "op": parts[1].lower(), "value": int(parts[2])})
         return found
 
 

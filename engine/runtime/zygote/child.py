@@ -6,6 +6,7 @@ It runs in the zygote's child, in its new namespaces, and ends in execve or in a
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import json
 import os
@@ -32,9 +33,7 @@ def tell(sync: socket.socket, stage: str, error: OSError) -> NoReturn:
         os._exit(SETUP_FAILED)
 
 
-def run_init(
-    sync: socket.socket, stdio: list[int], rootfs_fd: int | None, request: dict[str, Any]
-) -> NoReturn:
+def run_init(sync: socket.socket, stdio: list[int], rootfs_fd: int | None, request: dict[str, Any]) -> NoReturn:
     """The life of a container's init. `stdio`: three descriptors, or none for a terminal."""
     spec = request["spec"]
     process = spec["process"]
@@ -107,7 +106,7 @@ def become(sync: socket.socket, process: dict[str, Any], seccomp: str | None) ->
         stage = "exec"
         environment = dict(pair.partition("=")[::2] for pair in process.get("env", ()))
         path = find(process["args"][0], environment.get("PATH", ""))
-        os.execve(path, process["args"], environment)
+        os.execve(path, process["args"], environment)  # noqa: S606
     except OSError as error:
         error.filename = process["args"][0] if stage == "exec" else error.filename
         tell(sync, stage, error)
@@ -143,10 +142,9 @@ def limits(process: dict[str, Any]) -> None:
             resource.setrlimit(kind, (_least(soft, most), _least(hard, most)))
     score = process.get("oomScoreAdj")
     if score is not None:
-        try:
+        # Lowering it needs CAP_SYS_RESOURCE, which not every host's root has.
+        with contextlib.suppress(PermissionError):
             _write("/proc/self/oom_score_adj", str(score))
-        except PermissionError:
-            pass  # lowering it needs CAP_SYS_RESOURCE, which not every host's root has
 
 
 def join(namespaces: list[dict[str, str]]) -> None:

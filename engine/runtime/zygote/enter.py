@@ -21,9 +21,7 @@ _ALL = (
 )
 
 
-def run_exec(
-    target: int, group: str, sync: socket.socket, fds: list[int], request: dict[str, Any]
-) -> NoReturn:
+def run_exec(target: int, group: str, sync: socket.socket, fds: list[int], request: dict[str, Any]) -> NoReturn:
     """In the zygote's fork. `fds` are stdin, stdout and stderr; for a terminal none."""
     process = request["process"]
     stage = "enter"

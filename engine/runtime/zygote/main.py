@@ -110,9 +110,7 @@ class Zygote:
 
     # Operations
 
-    def _do_create(
-        self, client: socket.socket, request: dict[str, Any], _: list[int]
-    ) -> dict[str, Any] | None:
+    def _do_create(self, client: socket.socket, request: dict[str, Any], _: list[int]) -> dict[str, Any] | None:
         name = request["container"]
         if name in self._containers:
             raise OSError(errno.EEXIST, "a container of this id exists", name)
@@ -171,9 +169,7 @@ class Zygote:
         if container.terminal is not None:
             streams = [Stream("stdout", container.terminal, log)]
         else:
-            streams = [
-                Stream(name, fd, log) for name, fd in zip(("stdout", "stderr"), container.output, strict=True)
-            ]
+            streams = [Stream(name, fd, log) for name, fd in zip(("stdout", "stderr"), container.output, strict=True)]
         container.streams = streams
         for stream in streams:
             self._watch(stream.fd, partial(self._pump_once, container, stream))
@@ -203,9 +199,7 @@ class Zygote:
 
         self._watch(sink.fd, writable, select.EPOLLOUT)
 
-    def _do_start(
-        self, client: socket.socket, request: dict[str, Any], _: list[int]
-    ) -> dict[str, Any] | None:
+    def _do_start(self, client: socket.socket, request: dict[str, Any], _: list[int]) -> dict[str, Any] | None:
         container = self._get(request)
         if container.status != "created":
             raise OSError(errno.EINVAL, f"the container is {container.status}", container.name)
@@ -229,9 +223,7 @@ class Zygote:
         self._watch(container.sync.fileno(), gone)
         return None
 
-    def _do_exec(
-        self, client: socket.socket, request: dict[str, Any], fds: list[int]
-    ) -> dict[str, Any] | None:
+    def _do_exec(self, client: socket.socket, request: dict[str, Any], fds: list[int]) -> dict[str, Any] | None:
         container = self._get(request)
         if container.status != "running":
             raise OSError(errno.ESRCH, f"the container is {container.status}", container.name)
@@ -346,9 +338,7 @@ class Zygote:
         announced = container.status == "running"
         container.end(code, group.oom_kills() > container.oom_base)
         if announced:
-            self._announce(
-                {"event": "exit", "container": container.name, "exec": None, **container.exit_record()}
-            )
+            self._announce({"event": "exit", "container": container.name, "exec": None, **container.exit_record()})
         if container.doomed or (container.failed and not announced):
             self._forget(container)
 

@@ -64,6 +64,7 @@ _LINKS = {
     "/dev/stderr": "/proc/self/fd/2",
     "/dev/ptmx": "pts/ptmx",
 }
+_MAX_LINKS = 40
 _KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
@@ -188,21 +189,25 @@ def _mount_cgroup(root: int, destination: str, flags: int) -> None:
         os.close(fd)
 
 
-def _mount_point(root: int, destination: str, is_folder: bool) -> int:
+def _mount_point(root: int, destination: str, is_folder: bool, links: int = 0) -> int:
     """The folder or file at `destination`, made if it is not there; links are resolved inside the root."""
     try:
         return openat2(root, destination, os.O_PATH)
     except FileNotFoundError:
         pass
     parent, _, name = destination.rstrip("/").rpartition("/")
-    fd = _mount_point(root, parent or "/", True)
+    fd = _mount_point(root, parent or "/", True, links)
     try:
         if is_folder:
             os.mkdir(name, 0o755, dir_fd=fd)
         else:
             os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=fd))
     except FileExistsError:
-        pass
+        # A link to what is not there: the image means its target, which is made inside the root too.
+        if links >= _MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), destination) from None
+        target = os.path.join(parent or "/", os.readlink(name, dir_fd=fd))
+        return _mount_point(root, target, is_folder, links + 1)
     finally:
         os.close(fd)
     return openat2(root, destination, os.O_PATH)

@@ -1,0 +1,358 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from engine.errors import Conflict, SystemFailure
+from engine.kernel.cgroup.host import groups_below
+from engine.runtime.launcher import ExecFailed, Exit, Launcher, LogConfig, Overlay
+from engine.runtime.spec import (
+    Capabilities,
+    ConsoleSize,
+    IDMapping,
+    Linux,
+    LinuxMemory,
+    LinuxNamespace,
+    LinuxPids,
+    LinuxResources,
+    LinuxSeccomp,
+    LinuxSyscall,
+    Mount,
+    Process,
+    Root,
+    Spec,
+    User,
+)
+
+pytestmark = pytest.mark.kernel
+
+NAMESPACES = ("pid", "network", "ipc", "uts", "mount", "cgroup")
+KEPT = ["CAP_CHOWN", "CAP_KILL"]
+MOUNTS = [
+    Mount("/proc", "proc", "proc", ["nosuid", "noexec", "nodev"]),
+    Mount("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+    Mount("/dev/pts", "devpts", "devpts", ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
+    Mount("/sys", "sysfs", "sysfs", ["nosuid", "noexec", "nodev", "ro"]),
+]
+
+
+@pytest.fixture
+def exec_root() -> Iterator[Path]:
+    # A socket's path has at most 107 bytes: pytest's own folders are too deep.
+    folder = Path(tempfile.mkdtemp(prefix="shipway-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+async def launcher(exec_root: Path) -> AsyncIterator[Launcher]:
+    parent = f"/shipway/test-{exec_root.name}"
+    launcher = await Launcher.connect(exec_root, parent)
+    yield launcher
+    await launcher.shutdown()
+    assert groups_below(parent) == []
+
+
+@pytest.fixture(scope="session")
+def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("layer")
+    (root / "bin").mkdir()
+    shutil.copy("/bin/busybox", root / "bin" / "busybox")
+    for applet in ("sh", "true", "cat", "id", "ps", "sleep", "echo", "hostname", "stty", "mkdir", "ls", "grep"):
+        (root / "bin" / applet).hardlink_to(root / "bin" / "busybox")
+    (root / "tmp").mkdir(mode=0o777)
+    return root
+
+
+class Box:
+    """Makes and runs containers of one layer."""
+
+    def __init__(self, launcher: Launcher, layer: Path, folder: Path) -> None:
+        self.launcher, self._layer, self._folder = launcher, layer, folder
+
+    def overlay(self, name: str) -> Overlay:
+        for part in ("upper", "work"):
+            (self._folder / name / part).mkdir(parents=True)
+        return Overlay((self._layer,), self._folder / name / "upper", self._folder / name / "work")
+
+    def log(self, name: str) -> LogConfig:
+        return LogConfig(self._folder / name / "log")
+
+    async def create(self, name: str, spec: Spec, *, open_stdin: bool = False) -> int:
+        return await self.launcher.create(
+            name, spec, rootfs=self.overlay(name), log=self.log(name), open_stdin=open_stdin
+        )
+
+    async def run(self, spec: Spec, name: str = "one") -> tuple[Exit, str]:
+        """Runs to the end; returns it and what was written, both streams together."""
+        await self.create(name, spec)
+        try:
+            await self.launcher.start(name)
+            exited = await self.launcher.wait(name)
+        finally:
+            await self.launcher.delete(name)
+        return exited, "".join(entry["log"] for entry in self.entries(name))
+
+    def entries(self, name: str = "one") -> list[dict[str, str]]:
+        return [json.loads(line) for line in self.log(name).path.read_text().splitlines()]
+
+
+@pytest.fixture
+def box(launcher: Launcher, layer: Path, tmp_path: Path) -> Box:
+    return Box(launcher, layer, tmp_path)
+
+
+def make_spec(*args: str, linux: Linux | None = None, **process: object) -> Spec:
+    linux = linux or Linux()
+    linux.namespaces = linux.namespaces or [LinuxNamespace(kind) for kind in NAMESPACES]
+    options = {"capabilities": Capabilities(KEPT, KEPT, [], KEPT, []), **process}
+    return Spec(
+        process=Process(list(args), env=["PATH=/bin"], **options),  # type: ignore[arg-type]
+        root=Root("/"),
+        hostname="box",
+        mounts=MOUNTS,
+        linux=linux,
+    )
+
+
+async def test_the_exit_status_and_both_streams_are_kept(box: Box) -> None:
+    exited, _ = await box.run(make_spec("sh", "-c", "echo out; echo err >&2; exit 3"))
+    assert exited.code == 3
+    assert exited.started_at <= exited.finished_at
+    assert {(entry["stream"], entry["log"]) for entry in box.entries()} == {
+        ("stdout", "out\n"),
+        ("stderr", "err\n"),
+    }
+
+
+async def test_the_namespaces_are_its_own(box: Box) -> None:
+    _, seen = await box.run(make_spec("sh", "-c", "hostname; ps; ls /sys/class/net; echo $$"))
+    lines = seen.split("\n")
+    assert lines[0] == "box"
+    assert "lo" in lines
+    assert lines[-2] == "1"
+
+
+async def test_nothing_of_the_zygotes_is_open_inside(box: Box) -> None:
+    _, seen = await box.run(make_spec("ls", "/proc/self/fd"))
+    # 3 is the folder that ls reads.
+    assert seen.split() == ["0", "1", "2", "3"]
+
+
+async def test_user_groups_and_capabilities(box: Box) -> None:
+    user = User(uid=1000, gid=1001, additional_gids=[7, 8])
+    command = "id -u; id -g; grep -E '^(Groups|CapEff|CapBnd|NoNewPrivs):' /proc/self/status"
+    _, seen = await box.run(make_spec("sh", "-c", command, user=user, no_new_privileges=True))
+    assert seen.split() == [
+        *("1000", "1001", "Groups:", "7", "8"),
+        *("CapEff:", f"{0:016x}", "CapBnd:", f"{1 << 0 | 1 << 5:016x}", "NoNewPrivs:", "1"),
+    ]
+
+
+async def test_seccomp_denies_what_the_profile_denies(box: Box) -> None:
+    seccomp = LinuxSeccomp("SCMP_ACT_ALLOW", syscalls=[LinuxSyscall(["mkdir", "mkdirat"], "SCMP_ACT_ERRNO", 13)])
+    exited, seen = await box.run(make_spec("mkdir", "/tmp/x", linux=Linux(seccomp=seccomp)))
+    assert exited.code == 1
+    assert "Permission denied" in seen
+
+
+async def test_masked_and_read_only_paths(box: Box) -> None:
+    linux = Linux(masked_paths=["/proc/uptime", "/sys/firmware", "/none"], readonly_paths=["/proc/sys", "/none"])
+    command = "cat /proc/uptime; ls /sys/firmware; echo 1 > /proc/sys/kernel/domainname"
+    _, seen = await box.run(make_spec("sh", "-c", command, linux=linux))
+    assert "Read-only file system" in seen
+    assert len(seen.splitlines()) == 1
+
+
+async def test_a_read_only_root(box: Box) -> None:
+    spec = make_spec("sh", "-c", "echo x > /tmp/x")
+    spec.root.readonly = True
+    exited, seen = await box.run(spec)
+    assert exited.code != 0
+    assert "Read-only file system" in seen
+
+
+async def test_binds_are_made_where_they_belong(box: Box, tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "file").write_text("of the host\n")
+    spec = make_spec("sh", "-c", "echo in > /mnt/deep/x; cat /etc/one; echo no > /etc/one")
+    spec.mounts = [
+        *MOUNTS,
+        Mount("/mnt/deep", "bind", str(tmp_path / "shared"), ["rbind"]),
+        Mount("/etc/one", "bind", str(tmp_path / "file"), ["bind", "ro"]),
+    ]
+    _, seen = await box.run(spec)
+    assert seen.startswith("of the host\n")
+    assert "Read-only file system" in seen
+    assert (tmp_path / "shared" / "x").read_text() == "in\n"
+
+
+async def test_an_images_link_does_not_lead_a_mount_out(box: Box, layer: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    overlay = box.overlay("one")
+    (overlay.upper / "data").symlink_to(outside)
+    (tmp_path / "source").mkdir()
+    spec = make_spec("sh", "-c", "echo x > /data/in/x")
+    spec.mounts = [*MOUNTS, Mount("/data/in", "bind", str(tmp_path / "source"), ["bind"])]
+    await box.launcher.create("one", spec, rootfs=overlay, log=box.log("one"))
+    await box.launcher.start("one")
+    await box.launcher.wait("one")
+    await box.launcher.delete("one")
+    assert list(outside.iterdir()) == []
+    assert (tmp_path / "source" / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "code"), [(("nope",), 127), (("/tmp",), 126), (("/none/nope",), 127)], ids=["path", "folder", "absent"]
+)
+async def test_what_cannot_be_executed_says_so(box: Box, args: tuple[str, ...], code: int) -> None:
+    with pytest.raises(ExecFailed, match=args[0]) as failed:
+        await box.run(make_spec(*args))
+    assert failed.value.exit_code == code
+
+
+async def test_limits_hold_and_an_oom_kill_is_seen(box: Box) -> None:
+    resources = LinuxResources(memory=LinuxMemory(limit=16 << 20, swap=16 << 20), pids=LinuxPids(16))
+    eats = "x=12345678; while true; do x=$x$x; done"
+    exited, _ = await box.run(make_spec("sh", "-c", eats, linux=Linux(resources=resources)))
+    assert exited.oom_killed
+    assert exited.code == 137
+
+
+async def test_a_fork_bomb_meets_the_pids_limit(box: Box) -> None:
+    resources = LinuxResources(pids=LinuxPids(16))
+    bomb = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do sleep 100 & done; echo survived"
+    exited, _ = await box.run(make_spec("sh", "-c", bomb, linux=Linux(resources=resources)))
+    assert exited.code != 0
+
+
+async def test_an_exec_sees_the_container(box: Box) -> None:
+    await box.create("one", make_spec("sleep", "100"))
+    await box.launcher.start("one")
+    read, write = os.pipe()
+    process = Process(["sh", "-c", "hostname; ps; exit 4"], env=["PATH=/bin"])
+    await box.launcher.exec("one", "e", process, stdout=write, stderr=write)
+    os.close(write)
+    exited = await box.launcher.wait("one", "e")
+    with os.fdopen(read) as output:
+        seen = output.read()
+    assert exited.code == 4
+    assert seen.startswith("box\n")
+    assert "sleep 100" in seen
+    with pytest.raises(ExecFailed, match="nope"):
+        await box.launcher.exec("one", "f", Process(["nope"], env=["PATH=/bin"]))
+
+
+async def test_an_exec_with_a_terminal(box: Box) -> None:
+    await box.create("one", make_spec("sleep", "100"))
+    await box.launcher.start("one")
+    process = Process(["stty", "size"], env=["PATH=/bin"], terminal=True, console_size=ConsoleSize(33, 77))
+    _, master = await box.launcher.exec("one", "e", process)
+    assert master is not None
+    assert (await box.launcher.wait("one", "e")).code == 0
+    assert os.read(master, 100) == b"33 77\r\n"
+    os.close(master)
+
+
+async def test_what_is_typed_to_a_terminal_arrives(box: Box) -> None:
+    await box.create("one", make_spec("sh", "-c", "read x; echo got $x", terminal=True))
+    attachment = await box.launcher.attach("one")
+    await box.launcher.start("one")
+    assert attachment.stdin is not None
+    os.write(attachment.stdin, b"hello\n")
+    await box.launcher.wait("one")
+    with os.fdopen(attachment.stdout, "rb") as output:
+        assert output.read() == b"hello\r\ngot hello\r\n"
+    for fd in (attachment.stdin, attachment.stderr):
+        if fd is not None:
+            os.close(fd)
+
+
+async def test_stdin_ends_when_it_is_closed(box: Box) -> None:
+    await box.create("one", make_spec("cat"), open_stdin=True)
+    attachment = await box.launcher.attach("one")
+    await box.launcher.start("one")
+    assert attachment.stdin is not None
+    os.write(attachment.stdin, b"through")
+    os.close(attachment.stdin)
+    await box.launcher.close_stdin("one")
+    assert (await box.launcher.wait("one")).code == 0
+    assert os.read(attachment.stdout, 100) == b"through"
+    os.close(attachment.stdout)
+    assert attachment.stderr is not None
+    os.close(attachment.stderr)
+
+
+async def test_a_paused_container_does_not_run(box: Box) -> None:
+    await box.create("one", make_spec("sleep", "100"))
+    await box.launcher.start("one")
+    await box.launcher.pause("one")
+    assert [state.status for state in await box.launcher.list()] == ["paused"]
+    await box.launcher.resume("one")
+    assert [state.status for state in await box.launcher.list()] == ["running"]
+    assert (await box.launcher.stats("one"))["pids"]["current"] == 1
+
+
+async def test_containers_outlive_their_daemon(layer: Path, tmp_path: Path, exec_root: Path) -> None:
+    parent = f"/shipway/test-{exec_root.name}"
+    box = Box(await Launcher.connect(exec_root, parent), layer, tmp_path)
+    await box.create("stays", make_spec("sleep", "100"))
+    await box.create("ends", make_spec("sh", "-c", "read x; exit 9"), open_stdin=True)
+    for name in ("stays", "ends"):
+        await box.launcher.start(name)
+    attachment = await box.launcher.attach("ends")
+    await box.launcher.close()
+    assert attachment.stdin is not None
+    os.write(attachment.stdin, b"\n")
+    attachment.close()
+    again = await Launcher.connect(exec_root, parent)
+    try:
+        assert (await again.wait("ends")).code == 9
+        assert {(state.id, state.status) for state in await again.list()} == {("stays", "running"), ("ends", "stopped")}
+        await again.kill("stays", signal.SIGKILL)
+        assert (await again.wait("stays")).code == 137
+    finally:
+        await again.shutdown()
+
+
+async def test_what_a_dead_zygote_left_is_reclaimed(layer: Path, tmp_path: Path, exec_root: Path) -> None:
+    parent = f"/shipway/test-{exec_root.name}"
+    box = Box(await Launcher.connect(exec_root, parent), layer, tmp_path)
+    pid = await box.create("one", make_spec("sleep", "100"))
+    await box.launcher.start("one")
+    zygote = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    os.kill(zygote, signal.SIGKILL)
+    with pytest.raises(SystemFailure, match="has died"):
+        await box.launcher.wait("one")
+    await box.launcher.close()
+    again = await Launcher.connect(exec_root, parent)
+    try:
+        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        assert groups_below(parent) == []
+        assert await again.list() == []
+    finally:
+        await again.shutdown()
+
+
+async def test_a_taken_id_is_refused(box: Box) -> None:
+    await box.create("one", make_spec("sleep", "100"))
+    with pytest.raises(Conflict, match="exists"):
+        await box.launcher.create("one", make_spec("true"), rootfs=None, log=None)
+
+
+def test_mappings_have_the_specifications_names() -> None:
+    from engine.runtime.spec import decode, encode
+
+    spec = make_spec("true", linux=Linux(uid_mappings=[IDMapping(0, 100000, 65536)]))
+    plain = json.loads(encode(spec))
+    assert plain["linux"]["uidMappings"] == [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    assert decode(encode(spec)) == spec
