@@ -74,9 +74,7 @@ class BlobStore:
                 writer.commit()
         return digest
 
-    def writer(
-        self, expected: str | None = None, size: int | None = None, *, resume: bool = False
-    ) -> BlobWriter:
+    def writer(self, expected: str | None = None, size: int | None = None, *, resume: bool = False) -> BlobWriter:
         """A new blob. `expected` and `size`, where known, are verified.
 
         With `resume` (needs `expected`) what an interrupted writer of the same blob left behind is taken up:
@@ -125,9 +123,7 @@ class BlobWriter:
     """One blob in the making. Leave the `with` block without `commit` and nothing is kept,
     except with `resume`: then the bytes so far wait for the next writer."""
 
-    def __init__(
-        self, store: BlobStore, ingest: Path, expected: str | None, size: int | None, resume: bool
-    ) -> None:
+    def __init__(self, store: BlobStore, ingest: Path, expected: str | None, size: int | None, resume: bool) -> None:
         if resume and expected is None:
             raise InvalidInput("only a blob whose digest is known can be resumed")
         self._store = store
@@ -195,9 +191,7 @@ class BlobWriter:
         digest = f"{(self._expected or 'sha256').partition(':')[0]}:{self._hash.hexdigest()}"
         if self._size is not None and self.offset != self._size:
             self.abort(keep=self._resume)
-            raise InvalidInput(
-                f"blob {self._expected or digest}: {self.offset} bytes instead of {self._size}"
-            )
+            raise InvalidInput(f"blob {self._expected or digest}: {self.offset} bytes instead of {self._size}")
         if self._expected is not None and digest != self._expected:
             self.abort()
             raise InvalidInput(f"blob {self._expected}: the bytes hash to {digest}")

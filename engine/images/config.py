@@ -128,9 +128,7 @@ class ImageConfig(
 
     @property
     def platform(self) -> Platform:
-        return Platform(
-            self.architecture, self.os or "linux", self.variant, self.os_version, self.os_features
-        )
+        return Platform(self.architecture, self.os or "linux", self.variant, self.os_version, self.os_features)
 
     def with_layers(self, diff_ids: Sequence[str], *history: History) -> ImageConfig:
         """This config with `diff_ids` added on top and `history` appended."""

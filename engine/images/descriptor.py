@@ -27,9 +27,7 @@ DOCKER_LAYER_ZSTD = "application/vnd.docker.image.rootfs.diff.tar.zstd"
 INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_LIST})
 MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 CONFIG_TYPES = frozenset({OCI_CONFIG, DOCKER_CONFIG})
-LAYER_TYPES = frozenset(
-    {OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, DOCKER_LAYER, DOCKER_LAYER_GZIP, DOCKER_LAYER_ZSTD}
-)
+LAYER_TYPES = frozenset({OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, DOCKER_LAYER, DOCKER_LAYER_GZIP, DOCKER_LAYER_ZSTD})
 ACCEPTED_MANIFESTS = (OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST)
 """What to put in an Accept header."""
 
@@ -76,9 +74,7 @@ class Platform(
     def parse(cls, text: str) -> Platform:
         """`OS/ARCH[/VARIANT]`, `ARCH` or `OS` as `--platform` takes it. Raises InvalidInput."""
         parts = text.lower().split("/")
-        if len(parts) > 3 or not all(
-            part and part.replace("-", "").replace("_", "").isalnum() for part in parts
-        ):
+        if len(parts) > 3 or not all(part and part.replace("-", "").replace("_", "").isalnum() for part in parts):
             raise InvalidInput(f"invalid platform {text[:100]!r}: write it as os/arch or os/arch/variant")
         if len(parts) == 1:
             host = cls.host()

@@ -29,9 +29,7 @@ def validate(text: str) -> str:
     if length is None:
         raise InvalidInput(f"invalid digest {text[:200]!r}: the algorithm must be sha256 or sha512")
     if len(encoded) != length or not _HEX.match(encoded):
-        raise InvalidInput(
-            f"invalid digest {text[:200]!r}: {algorithm} takes {length} lower-case hexadecimal digits"
-        )
+        raise InvalidInput(f"invalid digest {text[:200]!r}: {algorithm} takes {length} lower-case hexadecimal digits")
     return text
 
 

@@ -102,9 +102,7 @@ class Index(msgspec.Struct, frozen=True, rename="camel"):
         if bare:
             return bare[0]
         offered = sorted({str(entry.platform) for entry in self.manifests if entry.platform})
-        raise InvalidInput(
-            f"no matching manifest for {wanted}: the index offers {', '.join(offered) or 'nothing'}"
-        )
+        raise InvalidInput(f"no matching manifest for {wanted}: the index offers {', '.join(offered) or 'nothing'}")
 
 
 def parse(data: bytes, media_type: str | None = None) -> Manifest | Index:
@@ -146,9 +144,7 @@ def parse(data: bytes, media_type: str | None = None) -> Manifest | Index:
 def _parse_index(data: bytes, media_type: str) -> Index:
     index = msgspec.json.decode(data, type=Index)
     if len(index.manifests) > MAX_INDEX_ENTRIES:
-        raise InvalidInput(
-            f"index with {len(index.manifests)} entries: the most allowed is {MAX_INDEX_ENTRIES}"
-        )
+        raise InvalidInput(f"index with {len(index.manifests)} entries: the most allowed is {MAX_INDEX_ENTRIES}")
     return msgspec.structs.replace(index, media_type=media_type)
 
 

@@ -54,9 +54,7 @@ class Reference:
         if not text or len(text) > 1024:
             raise InvalidInput("invalid reference format")
         if _BARE_ID.match(text):
-            raise InvalidInput(
-                f"invalid repository name ({text}), cannot specify 64-byte hexadecimal strings"
-            )
+            raise InvalidInput(f"invalid repository name ({text}), cannot specify 64-byte hexadecimal strings")
         rest, at, digest = text.partition("@")
         if at:
             digests.validate(digest)

@@ -1,0 +1,285 @@
+"""What the store knows about its images, in one sqlite file. The bytes themselves are blobs and folders."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from engine.errors import SystemFailure
+from engine.images.descriptor import Descriptor
+
+VERSION = 1
+_SCHEMA = """
+CREATE TABLE images (
+    id TEXT PRIMARY KEY,           -- digest of the config
+    manifest TEXT,                 -- descriptor as JSON, once there is one
+    parent TEXT,                   -- the image it was built or committed from
+    size INTEGER NOT NULL,
+    comment TEXT NOT NULL DEFAULT '',
+    added REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE tags (
+    reference TEXT PRIMARY KEY,    -- canonical, with tag
+    image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE INDEX tags_image ON tags(image);
+CREATE TABLE origins (             -- where a registry knows the image: repository@digest
+    repository TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE,
+    PRIMARY KEY (repository, digest)
+) WITHOUT ROWID;
+CREATE INDEX origins_image ON origins(image);
+CREATE TABLE layers (              -- may be unpacked or not: the folder's presence tells
+    chain TEXT PRIMARY KEY,
+    parent TEXT,
+    diff_id TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    clamp INTEGER,                 -- latest time in its tar, where that was limited
+    added REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE tars (                -- the blobs that unpack to a diff ID
+    diff_id TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    media_type TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    PRIMARY KEY (diff_id, digest)
+) WITHOUT ROWID;
+CREATE TABLE leases (
+    lease TEXT NOT NULL,
+    target TEXT NOT NULL,          -- blob, chain or image
+    expires REAL NOT NULL,
+    PRIMARY KEY (lease, target)
+) WITHOUT ROWID;
+"""
+
+
+class LayerRow(msgspec.Struct, frozen=True):
+    """A layer that was unpacked, or made, here at some time."""
+
+    chain: str
+    parent: str | None
+    diff_id: str
+    size: int
+    clamp: int | None
+
+
+class ImageRow(msgspec.Struct, frozen=True):
+    """An image without what hangs on it."""
+
+    id: str
+    manifest: Descriptor | None
+    parent: str | None
+    size: int
+    comment: str
+    added: float
+
+
+class Catalog:
+    """One connection behind a lock: every query takes microseconds."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA foreign_keys = ON")
+        with self.transaction():
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                for statement in _SCHEMA.split(";\n"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {VERSION}")
+            elif version != VERSION:
+                raise SystemFailure(f"{path} has format {version}, this engine knows {VERSION}: use a newer one")
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing. May be nested; the outermost one counts. Others wait meanwhile."""
+        with self._lock:
+            if self._depth:
+                yield
+                return
+            self._db.execute("BEGIN IMMEDIATE")
+            self._depth += 1
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            else:
+                self._db.execute("COMMIT")
+            finally:
+                self._depth -= 1
+
+    def _all(self, query: str, *values: object) -> list[tuple[object, ...]]:
+        with self._lock:
+            return self._db.execute(query, values).fetchall()
+
+    def _column(self, query: str, *values: object) -> list[str]:
+        return [str(row[0]) for row in self._all(query, *values)]
+
+    def _do(self, query: str, *values: object) -> int:
+        with self._lock:
+            return self._db.execute(query, values).rowcount
+
+    # -- images
+
+    def add_image(self, image: str, manifest: Descriptor | None, parent: str | None, size: int, comment: str) -> None:
+        """Adds an image, or completes one that is there."""
+        self._do(
+            "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+            "manifest = coalesce(excluded.manifest, manifest), parent = coalesce(parent, excluded.parent)",
+            image,
+            _json(manifest),
+            parent,
+            size,
+            comment,
+            time.time(),
+        )
+
+    def set_manifest(self, image: str, manifest: Descriptor) -> None:
+        self._do("UPDATE images SET manifest = ? WHERE id = ?", _json(manifest), image)
+
+    def image(self, image: str) -> ImageRow | None:
+        rows = self._all("SELECT id, manifest, parent, size, comment, added FROM images WHERE id = ?", image)
+        return _image(rows[0]) if rows else None
+
+    def images(self) -> list[ImageRow]:
+        rows = self._all("SELECT id, manifest, parent, size, comment, added FROM images ORDER BY added DESC, id")
+        return [_image(row) for row in rows]
+
+    def ids_from(self, prefix: str) -> list[str]:
+        """At most two IDs that start with `prefix`, which is safe hexadecimal."""
+        return self._column("SELECT id FROM images WHERE id GLOB ? LIMIT 2", f"{prefix}*")
+
+    def children(self, image: str) -> list[str]:
+        return self._column("SELECT id FROM images WHERE parent = ?", image)
+
+    def parents(self) -> set[str]:
+        return set(self._column("SELECT DISTINCT parent FROM images WHERE parent IS NOT NULL"))
+
+    def delete_image(self, image: str) -> None:
+        self._do("DELETE FROM images WHERE id = ?", image)
+
+    # -- names
+
+    def set_tag(self, reference: str, image: str) -> None:
+        self._do("INSERT OR REPLACE INTO tags VALUES (?, ?)", reference, image)
+
+    def delete_tag(self, reference: str) -> bool:
+        return self._do("DELETE FROM tags WHERE reference = ?", reference) > 0
+
+    def tagged(self, reference: str) -> str | None:
+        found = self._column("SELECT image FROM tags WHERE reference = ?", reference)
+        return found[0] if found else None
+
+    def tags(self, image: str) -> list[str]:
+        return self._column("SELECT reference FROM tags WHERE image = ? ORDER BY reference", image)
+
+    def all_tags(self) -> list[tuple[str, str]]:
+        """(reference, image) of each tag."""
+        return [(str(a), str(b)) for a, b in self._all("SELECT reference, image FROM tags ORDER BY reference")]
+
+    def add_origin(self, repository: str, digest: str, image: str) -> None:
+        self._do("INSERT OR REPLACE INTO origins VALUES (?, ?, ?)", repository, digest, image)
+
+    def delete_origin(self, repository: str, digest: str) -> bool:
+        query = "DELETE FROM origins WHERE repository = ? AND digest = ?"
+        return self._do(query, repository, digest) > 0
+
+    def origin(self, repository: str, digest: str) -> str | None:
+        query = "SELECT image FROM origins WHERE repository = ? AND digest = ?"
+        found = self._column(query, repository, digest)
+        return found[0] if found else None
+
+    def origins(self, image: str) -> list[tuple[str, str]]:
+        """(repository, digest) of each registry's name for the image."""
+        query = "SELECT repository, digest FROM origins WHERE image = ? ORDER BY repository, digest"
+        return [(str(a), str(b)) for a, b in self._all(query, image)]
+
+    # -- layers
+
+    def add_layer(self, row: LayerRow) -> None:
+        self._do(
+            "INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?)",
+            row.chain,
+            row.parent,
+            row.diff_id,
+            row.size,
+            row.clamp,
+            time.time(),
+        )
+
+    def layer(self, chain: str) -> LayerRow | None:
+        rows = self._all("SELECT chain, parent, diff_id, size, clamp FROM layers WHERE chain = ?", chain)
+        return LayerRow(*rows[0]) if rows else None  # type: ignore[arg-type] # sqlite keeps the types
+
+    def layers(self, before: float = float("inf")) -> list[str]:
+        """The chains that nobody added or asked for again since `before` (unix seconds)."""
+        return self._column("SELECT chain FROM layers WHERE added < ?", before)
+
+    def touch_layer(self, chain: str) -> None:
+        """Makes a layer young again: someone is about to use it."""
+        self._do("UPDATE layers SET added = ? WHERE chain = ?", time.time(), chain)
+
+    def delete_layer(self, chain: str) -> None:
+        self._do("DELETE FROM layers WHERE chain = ?", chain)
+
+    def add_tar(self, diff_id: str, blob: Descriptor) -> None:
+        query = "INSERT OR REPLACE INTO tars VALUES (?, ?, ?, ?)"
+        self._do(query, diff_id, blob.digest, blob.media_type, blob.size)
+
+    def tars(self, diff_id: str) -> list[Descriptor]:
+        query = "SELECT media_type, digest, size FROM tars WHERE diff_id = ? ORDER BY digest"
+        return [Descriptor(str(a), str(b), int(str(c))) for a, b, c in self._all(query, diff_id)]
+
+    def diff_ids_of(self, digest: str) -> list[str]:
+        """The diff IDs that a blob is known to unpack to: one, or none."""
+        return self._column("SELECT diff_id FROM tars WHERE digest = ?", digest)
+
+    def forget_tar(self, digest: str) -> None:
+        self._do("DELETE FROM tars WHERE digest = ?", digest)
+
+    # -- leases
+
+    def add_lease(self, lease: str, targets: Iterable[str], expires: float) -> None:
+        with self.transaction():
+            for target in targets:
+                self._do("INSERT OR REPLACE INTO leases VALUES (?, ?, ?)", lease, target, expires)
+
+    def end_lease(self, lease: str) -> None:
+        self._do("DELETE FROM leases WHERE lease = ?", lease)
+
+    def leased(self) -> set[str]:
+        """What no one may remove at the moment."""
+        now = time.time()
+        self._do("DELETE FROM leases WHERE expires < ?", now)
+        return set(self._column("SELECT DISTINCT target FROM leases"))
+
+
+def _json(descriptor: Descriptor | None) -> str | None:
+    return None if descriptor is None else msgspec.json.encode(descriptor).decode()
+
+
+def _image(row: tuple[object, ...]) -> ImageRow:
+    image, manifest, parent, size, comment, added = row
+    return ImageRow(
+        str(image),
+        None if manifest is None else msgspec.json.decode(str(manifest), type=Descriptor),
+        None if parent is None else str(parent),
+        int(str(size)),
+        str(comment),
+        float(str(added)),
+    )

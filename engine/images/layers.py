@@ -1,0 +1,309 @@
+"""Layers on disk: a folder for each chain of layers, ready to be an overlay's lower folder.
+
+A folder under its final name is complete: it is filled elsewhere on the same file system and renamed. What a
+killed engine left half-filled is removed by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from engine.errors import InvalidInput, NotFound, SystemFailure
+from engine.images import descriptor as types
+from engine.images import digest as digests
+from engine.images.blobs import BlobStore
+from engine.images.catalog import Catalog, LayerRow
+from engine.images.compression import compressor, decompressed
+from engine.images.descriptor import Descriptor
+from engine.images.diff import DiffOptions, diff
+from engine.images.donate import make_real
+from engine.images.image import Layer
+from engine.images.pipeline import Sink
+from engine.images.settle import settle
+from engine.images.unpack import Limits, remove_tree, unpack
+
+_EMPTY = "empty"
+
+
+class LayerStore:
+    """Every layer of every image below `root/layers`, each once. Safe for threads."""
+
+    def __init__(self, root: Path, blobs: BlobStore, catalog: Catalog, limits: Limits | None = None) -> None:
+        self.root = root / "layers"
+        self._blobs = blobs
+        self._catalog = catalog
+        self._limits = limits or Limits()
+        self._scratch_root = root / "unpacking"
+        for folder in (self.root, self._scratch_root):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (self.root / _EMPTY).mkdir(exist_ok=True, mode=0o755)
+        self._sweep()
+        self._scratch = self._scratch_root / secrets.token_hex(8)
+        self._scratch.mkdir(mode=0o700)
+        # As long as this descriptor lives, so do we: whoever can lock the folder may remove it.
+        self._alive = os.open(self._scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self._alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._busy: dict[str, tuple[threading.Lock, int]] = {}
+        self._guard = threading.Lock()
+
+    def close(self) -> None:
+        if self._alive >= 0:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            os.close(self._alive)
+            self._alive = -1
+
+    def folder(self, chain: str) -> Path:
+        """Where the layer on top of `chain` is unpacked, when it is.
+
+        Half of the chain ID's digits name it: overlay's mount options have room for a page of names only.
+        """
+        return self.root / digests.encoded(digests.validate(chain))[:32]
+
+    @property
+    def empty(self) -> Path:
+        """The lower folder of an image without layers."""
+        return self.root / _EMPTY
+
+    def has(self, chain: str) -> bool:
+        """Whether the layer is unpacked."""
+        return self.folder(chain).is_dir()
+
+    def import_blob(self, digest: str, diff_id: str, parent: str | None) -> Layer:
+        """Unpacks a layer's blob on top of `parent`, unless it is there.
+
+        Raises InvalidInput if the blob is no good layer or does not have this diff ID.
+        """
+        digests.validate(diff_id)
+        chain = digests.chain_id(parent, diff_id)
+        with self._alone(chain):
+            row = self._catalog.layer(chain)
+            if row is None or not self.has(chain):
+                if parent is not None and not self.has(parent):
+                    raise NotFound(f"layer {digests.short(parent)} is not unpacked: unpack it first")
+                row = self._unpack(digest, LayerRow(chain, parent, diff_id, 0, None))
+            else:
+                self._catalog.touch_layer(chain)
+        return Layer(chain, diff_id, row.size, self.known_blob(diff_id))
+
+    def _unpack(self, digest: str, row: LayerRow) -> LayerRow:
+        scratch = self._new_scratch()
+        try:
+            with self._blobs.open(digest) as blob:
+                size = os.fstat(blob.fileno()).st_size
+                done = unpack(decompressed(blob), scratch, limits=self._limits, compressed_size=size)
+            if done.diff_id != row.diff_id:
+                raise InvalidInput(f"layer {digest} unpacks to {done.diff_id} instead of {row.diff_id}")
+            settle(scratch, done, self.lowerdirs(row.parent))
+            row = LayerRow(row.chain, row.parent, row.diff_id, done.size, None)
+            self._publish(scratch, row)
+        finally:
+            _discard(scratch)
+        return row
+
+    def add_folder(
+        self,
+        parent: str | None,
+        folder: Path,
+        *,
+        id_shift: int = 0,
+        donate: bool = True,
+        compress: bool = False,
+        clamp: int | None = None,
+        media_type: str = types.OCI_LAYER_GZIP,
+    ) -> Layer:
+        """Makes an overlay's upper folder a layer on top of `parent`.
+
+        With `donate` the folder itself becomes the layer (it is gone afterwards) and its bytes are packed
+        when somebody needs them, or at once with `compress`. Otherwise the folder stays as it is, and its
+        packed bytes are unpacked when somebody needs the files. `id_shift` is subtracted from the owners' ids.
+        """
+        options = DiffOptions(id_shift=id_shift, clamp=clamp)
+        diff_id, size, blob = self._pack(folder, options, media_type if compress or not donate else None)
+        chain = digests.chain_id(parent, diff_id)
+        with self._alone(chain):
+            row = self._catalog.layer(chain)
+            if row is None or (donate and not self.has(chain)):
+                row = LayerRow(chain, parent, diff_id, size, clamp)
+                if donate:
+                    self._donate(folder, row, id_shift)
+                else:
+                    self._catalog.add_layer(row)
+            else:
+                self._catalog.touch_layer(chain)
+                if donate:
+                    _discard(folder)
+        return Layer(chain, diff_id, row.size, blob or self.known_blob(diff_id))
+
+    def _donate(self, folder: Path, row: LayerRow, id_shift: int) -> None:
+        make_real(folder, id_shift)
+        try:
+            self._publish(folder, row)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                message = f"{folder} can't become a layer: it is on another file system than the images"
+                raise SystemFailure(message, error.errno) from error
+            raise
+
+    def pack(self, chain: str, media_type: str = types.OCI_LAYER_GZIP) -> Descriptor:
+        """The layer as a blob; made from its folder when there is none yet. Raises NotFound."""
+        row = self._catalog.layer(chain)
+        known = self.known_blob(row.diff_id) if row is not None else None
+        if known is not None:
+            return known
+        if row is None or not self.has(chain):
+            raise NotFound(f"No such layer: {chain}")
+        with self._alone(chain):
+            if known := self.known_blob(row.diff_id):
+                return known
+            _, _, blob = self._pack(self.folder(chain), DiffOptions(clamp=row.clamp), media_type, row.diff_id)
+        assert blob is not None
+        return blob
+
+    def known_blob(self, diff_id: str) -> Descriptor | None:
+        """A blob that is here and unpacks to `diff_id`."""
+        return next((blob for blob in self._catalog.tars(diff_id) if self._blobs.has(blob.digest)), None)
+
+    def _pack(
+        self, folder: Path, options: DiffOptions, media_type: str | None, expected: str | None = None
+    ) -> tuple[str, int, Descriptor | None]:
+        """Walks, hashes and compresses at once; (diff ID, size of the files, blob if one was asked for)."""
+        sha = hashlib.sha256()
+        sinks = [Sink(sha.update, "layer-hash")]
+        with contextlib.ExitStack() as stack:
+            stack.callback(sinks[0].stop)
+            if media_type is not None:
+                writer = stack.enter_context(self._blobs.writer())
+                packer = compressor(media_type)
+                out = Sink(writer.write, "layer-write")
+                stack.callback(out.stop)
+                sinks.append(Sink(lambda data: out.put(packer.compress(data)), "layer-compress"))
+                stack.callback(sinks[1].stop)
+
+            def write(data: bytes | bytearray | memoryview) -> None:
+                for sink in sinks:
+                    sink.put(data)
+
+            size = diff(folder, write, options)
+            for sink in sinks:
+                sink.close()
+            diff_id = "sha256:" + sha.hexdigest()
+            if expected is not None and diff_id != expected:
+                raise SystemFailure(f"layer {digests.short(expected)} was changed on disk: {folder}")
+            if media_type is None:
+                return diff_id, size, None
+            out.put(packer.flush())
+            out.close()
+            blob = Descriptor(media_type, writer.commit(), writer.offset)
+            self._catalog.add_tar(diff_id, blob)
+            return diff_id, size, blob
+
+    def lowerdirs(self, chain: str | None) -> tuple[Path, ...]:
+        """The folders of a chain whose layers are all unpacked, topmost first. Raises NotFound."""
+        folders = []
+        while chain is not None:
+            row = self._catalog.layer(chain)
+            folder = self.folder(chain)
+            if row is None or not folder.is_dir():
+                raise NotFound(f"No such layer: {chain}")
+            folders.append(folder)
+            if _hides_all(folder):
+                break
+            chain = row.parent
+        return tuple(folders)
+
+    def detach(self, chain: str) -> tuple[int, Path]:
+        """Takes a layer out of the store at once: (size of its files, what to `discard` at leisure)."""
+        row = self._catalog.layer(chain)
+        away = self._new_scratch()
+        with contextlib.suppress(FileNotFoundError):
+            self.folder(chain).rename(away / "layer")
+        self._catalog.delete_layer(chain)
+        return (row.size if row else 0), away
+
+    def folders(self) -> Iterator[Path]:
+        """Everything that is unpacked, whether the catalogue knows it or not."""
+        for entry in os.scandir(self.root):
+            if entry.name != _EMPTY:
+                yield Path(entry.path)
+
+    def discard_folder(self, folder: Path) -> None:
+        """Removes a folder that no layer claims."""
+        away = self._new_scratch()
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(away / "layer")
+        _discard(away)
+
+    def discard(self, away: Path) -> None:
+        """Removes what `detach` took out."""
+        _discard(away)
+
+    # -- helpers
+
+    def _publish(self, folder: Path, row: LayerRow) -> None:
+        """The row comes first: a row without its folder is only a layer that is not unpacked."""
+        self._catalog.add_layer(row)
+        target = self.folder(row.chain)
+        try:
+            folder.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            _discard(folder)  # another process was faster
+
+    def _new_scratch(self) -> Path:
+        scratch = self._scratch / secrets.token_hex(8)
+        scratch.mkdir(mode=0o755)
+        return scratch
+
+    def _sweep(self) -> None:
+        for entry in os.scandir(self._scratch_root):
+            with contextlib.suppress(OSError):
+                fd = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _discard(Path(entry.path))
+                finally:
+                    os.close(fd)
+
+    @contextlib.contextmanager
+    def _alone(self, chain: str) -> Iterator[None]:
+        """Only one thread at a time works on a chain."""
+        with self._guard:
+            lock, users = self._busy.get(chain, (threading.Lock(), 0))
+            self._busy[chain] = (lock, users + 1)
+        try:
+            with lock:
+                yield
+        finally:
+            with self._guard:
+                lock, users = self._busy[chain]
+                if users == 1:
+                    del self._busy[chain]
+                else:
+                    self._busy[chain] = (lock, users - 1)
+
+
+def _hides_all(folder: Path) -> bool:
+    """overlayfs merges the roots of all lower folders, opaque or not: we end the chain there instead."""
+    try:
+        return os.getxattr(folder, "trusted.overlay.opaque") == b"y"
+    except OSError:
+        return False
+
+
+def _discard(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        fd = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove_tree(fd, os.fsencode(folder.name))
+        finally:
+            os.close(fd)
