@@ -40,5 +40,5 @@ def _tell(stage: dict[str, Any], told: dict[str, str]) -> None:
     took = stage.get("duration")
     suffix = f" in {format_duration(took)}" if took is not None and state in ENDED else ""
     click.echo(f"{name:<16} {state}{suffix}")
-    if stage.get("error"):
-        click.echo(f"{'':<16} {stage['error']}")
+    if stage["reason"]:
+        click.echo(f"{'':<16} {stage['reason']}")

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from cli.errors import CommandError
+from pipeline.definition.problems import DefinitionErrors
 from pipeline.errors import PipelineError, SettingsError
 
 _COMMANDS = {
@@ -31,7 +32,7 @@ _COMMANDS = {
     "engine": "cli.parts:engine",
     "server": "cli.parts:server",
     "worker": "cli.parts:worker",
-    "registry": "cli.parts:registry",
+    "registry": "cli.registry:registry",
 }
 
 
@@ -71,6 +72,10 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except CommandError as error:
         _fail(str(error), error.exit_code)
+    except DefinitionErrors as errors:
+        # file:line:column lines, as editors read them.
+        click.echo(str(errors), err=True)
+        sys.exit(2)
     except SettingsError as error:
         _fail(str(error), 2)
     except PipelineError as error:

@@ -1,10 +1,9 @@
-"""`shipway engine`, `server`, `worker`, `registry`: each part alone, for systems of many hosts."""
+"""`shipway engine`, `server`, `worker`: each part alone, for systems of many hosts."""
 
 from __future__ import annotations
 
 from engine.__main__ import engine
-from engine.registry.server.__main__ import registry
 from server.__main__ import server
 from workers.__main__ import worker
 
-__all__ = ["engine", "registry", "server", "worker"]
+__all__ = ["engine", "server", "worker"]

@@ -64,7 +64,7 @@ def run_show(run: int, as_json: bool) -> None:
                 format_duration(stage["duration"]) if stage["duration"] is not None else "",
                 len(stage["attempts"]),
                 stage["attempts"][-1]["worker"] if stage["attempts"] else "",
-                stage["error"],
+                stage["reason"],
             )
             for stage in state["stages"]
         ],

@@ -34,8 +34,8 @@ def services(as_json: bool) -> None:
                     release.get("id", ""),
                     release.get("commit", "")[:12],
                     host.get("host", ""),
-                    f"{healthy}/{service.get('wanted', len(replicas))} healthy",
-                    service.get("publish") or "",
+                    f"{healthy}/{service['spec']['replicas']} healthy",
+                    service["spec"].get("publish") or "",
                     ago(release.get("live")),
                 )
             )

@@ -63,13 +63,9 @@ class Supervisor:
         self._running.append(running)
         while not part.ready():
             if running.process.poll() is not None:
-                raise PartFailedError(
-                    f"{part.name} ended at its start: {_last_words(part.log)}; see {part.log}"
-                )
+                raise PartFailedError(f"{part.name} ended at its start: {_last_words(part.log)}; see {part.log}")
             if time.monotonic() - began > part.start_timeout:
-                raise PartFailedError(
-                    f"{part.name} was not ready within {part.start_timeout:.0f} s; see {part.log}"
-                )
+                raise PartFailedError(f"{part.name} was not ready within {part.start_timeout:.0f} s; see {part.log}")
             time.sleep(0.01)
         return time.monotonic() - began
 

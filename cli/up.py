@@ -10,27 +10,11 @@ import click
 
 from cli.errors import CommandError
 from cli.layout import Address, Layout
+from cli.options import ADDRESS
 from cli.preflight import problems
 from cli.supervise import Supervisor
 from cli.system import parts
 from pipeline.settings import default_data
-
-
-class _AddressType(click.ParamType):
-    name = "host:port"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Address | None:
-        if isinstance(value, Address) or value is None:
-            return value
-        host, colon, port = str(value).rpartition(":")
-        if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
-            self.fail(f"{value!r} is not an address: write HOST:PORT, such as 127.0.0.1:7700", param, ctx)
-        return Address(host.strip("[]"), int(port))
-
-
-_ADDRESS = _AddressType()
 
 
 @click.command()
@@ -40,9 +24,9 @@ _ADDRESS = _AddressType()
     default=default_data,
     help="Where everything is kept.  [default: /var/lib/shipway for root]",
 )
-@click.option("--listen", type=_ADDRESS, default="127.0.0.1:7700", show_default=True, help="The server.")
-@click.option("--registry", type=_ADDRESS, default="127.0.0.1:7750", show_default=True, help="The registry.")
-@click.option("--metrics", type=_ADDRESS, default="127.0.0.1:7701", show_default=True, help="The worker's.")
+@click.option("--listen", type=ADDRESS, default="127.0.0.1:7700", show_default=True, help="The server.")
+@click.option("--registry", type=ADDRESS, default="127.0.0.1:7750", show_default=True, help="The registry.")
+@click.option("--metrics", type=ADDRESS, default="127.0.0.1:7701", show_default=True, help="The worker's.")
 @click.option("--broker", "broker_url", metavar="URL", help="A Redis to use instead of the bundled one.")
 def up(data: Path, listen: Address, registry: Address, metrics: Address, broker_url: str | None) -> None:
     """Run the whole system on this machine: engine, broker, registry, server and one worker.

@@ -70,9 +70,7 @@ def _tell(narrator: Narrator, system: System, repository: Repository) -> None:
     narrator.say(_base_image(system))
 
     narrator.chapter("3. A service is pushed for the first time")
-    repository.create(
-        f"{system.url}/hooks/generic", f"localhost:{system.ports.registry}", system.ports.publish
-    )
+    repository.create(f"{system.url}/hooks/generic", f"localhost:{system.ports.registry}", system.ports.publish)
     narrator.expect(_push(narrator, system, repository, "Greet the world") == "passed", "version 1 is live")
     visitor = Visitor(system.ports.publish)
     visitor.start()
@@ -118,9 +116,7 @@ def _later_versions(narrator: Narrator, system: System, repository: Repository, 
         visitor.answers[-1].version == "2" and "4" not in visitor.versions,
         "version 2 still answers, and nobody ever saw version 4",
     )
-    narrator.expect(
-        not visitor.failures, f"all in all {len(visitor.answers)} requests, not one of them failed"
-    )
+    narrator.expect(not visitor.failures, f"all in all {len(visitor.answers)} requests, not one of them failed")
 
 
 def _push(narrator: Narrator, system: System, repository: Repository, message: str) -> str:
@@ -131,12 +127,10 @@ def _push(narrator: Narrator, system: System, repository: Repository, message: s
     run = system.run_of(commit)
     for stage in system.follow(run):
         took = stage["duration"]
-        narrator.say(
-            f"{stage['name']:<12} {stage['state']:<9}" + (f" in {took:.2f} s" if took is not None else "")
-        )
+        narrator.say(f"{stage['name']:<12} {stage['state']:<9}" + (f" in {took:.2f} s" if took is not None else ""))
         if stage["state"] == "failed":
             narrator.quote(system.command("logs", f"{run}/{stage['name']}", "--tail", "6").stdout)
-            narrator.quote(stage["error"])
+            narrator.quote(stage["reason"])
     return str(system.get(f"/runs/{run}")["state"])
 
 
