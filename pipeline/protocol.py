@@ -29,9 +29,7 @@ MAX_LINES = 1000
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Stream = Literal["stdout", "stderr", "system"]
 """`system`: words of the worker itself, such as `pulling python:3.12`."""
-Phase = Literal[
-    "checkout", "pull", "create", "start", "run", "snapshot", "build", "push", "artifacts", "rollout"
-]
+Phase = Literal["checkout", "pull", "create", "start", "run", "snapshot", "build", "push", "artifacts", "rollout"]
 
 
 # Workers

@@ -45,9 +45,7 @@ class SecretFolder:
             with path.open("rb") as file:
                 return file.read(MAX_SECRET).decode().removesuffix("\n")
         except (OSError, UnicodeDecodeError):
-            raise MissingSecret(
-                f"there is no secret {name}: write its value into {path} on the server"
-            ) from None
+            raise MissingSecret(f"there is no secret {name}: write its value into {path} on the server") from None
 
 
 def mask(text: str, values: Iterable[str]) -> str:

@@ -124,9 +124,7 @@ def default_worker_name() -> str:
     return name or "localhost"
 
 
-def load_settings(
-    environ: Mapping[str, str] | None = None, file: Path | None = None, **overrides: Any
-) -> Settings:
+def load_settings(environ: Mapping[str, str] | None = None, file: Path | None = None, **overrides: Any) -> Settings:
     """Settings from `overrides`, over the environment, over the file, over the defaults.
 
     The file is `file`, else SHIPWAY_CONFIG, else /etc/shipway/config.yaml if it exists. A key of
@@ -162,9 +160,7 @@ def _from_file(path: Path, *, required: bool) -> dict[str, Any]:
         raise SettingsError(f"{path}: settings are written as key: value")
     for key in values:
         if key not in Settings.model_fields:
-            raise SettingsError(
-                f"{path}: unknown key {key!r}: {did_you_mean(str(key), Settings.model_fields)}"
-            )
+            raise SettingsError(f"{path}: unknown key {key!r}: {did_you_mean(str(key), Settings.model_fields)}")
     return values
 
 

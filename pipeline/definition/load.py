@@ -94,9 +94,7 @@ class _Reader:
                 self.say(path[:-1], f'the key "{path[-1]}" is missing', _EXAMPLE)
             return []
         if not isinstance(tree, Mapping):
-            self.say(
-                path, f"{path[-1]} is a mapping of names", "write name: and below it, indented, its keys"
-            )
+            self.say(path, f"{path[-1]} is a mapping of names", "write name: and below it, indented, its keys")
             return []
         names = list(tree.items)
         for name in names:
@@ -143,9 +141,7 @@ class _Reader:
             expected = problem["ctx"]["expected"].replace("'", '"')
             self.say(at, f"{_shown(problem['input'])} is not known here", f"use {expected}")
         elif kind == "string_pattern_mismatch":
-            self.say(
-                at, f"{_shown(problem['input'])} does not fit", _pattern_remedy(problem["ctx"]["pattern"])
-            )
+            self.say(at, f"{_shown(problem['input'])} does not fit", _pattern_remedy(problem["ctx"]["pattern"]))
         else:
             wrong, remedy = _TYPES.get(kind, (message.replace("Input", "it"), ""))
             self.say(at, f"{_shown(problem['input'])}: {wrong}", remedy)

@@ -186,9 +186,7 @@ class StageDef(Frozen):
 
 
 class PipelineDef(Frozen):
-    on: Triggers = Field(
-        default=Triggers(push=PushTrigger()), description="What starts it; none: every push."
-    )
+    on: Triggers = Field(default=Triggers(push=PushTrigger()), description="What starts it; none: every push.")
     params: dict[StageName, Cell] = Field(
         default_factory=dict, description="Values that ${params.NAME} reads, with their defaults."
     )

@@ -144,9 +144,7 @@ class _Compiler:
             raw["service"] = {**self.services[body.service].model_dump(), "name": body.service}
         return _SPEC.validate_python({"kind": stage.kind, **_fill_all(raw, values)})
 
-    def _condition(
-        self, stage: StageDef, values: Mapping[str, Mapping[str, Value]]
-    ) -> tuple[Condition, str | None]:
+    def _condition(self, stage: StageDef, values: Mapping[str, Mapping[str, Value]]) -> tuple[Condition, str | None]:
         if stage.when is None:
             return Condition.SUCCESS, None
         if stage.when in CONDITIONS:
@@ -241,9 +239,7 @@ def _cells(matrix: Mapping[str, tuple[Scalar, ...]]) -> list[dict[str, Scalar]]:
         size *= len(values)
     if size > MAX_STAGES:
         return [{} for _ in range(MAX_STAGES + 1)]
-    return [
-        dict(zip(matrix, combination, strict=True)) for combination in itertools.product(*matrix.values())
-    ]
+    return [dict(zip(matrix, combination, strict=True)) for combination in itertools.product(*matrix.values())]
 
 
 def _cell_name(base: str, cell: Mapping[str, Scalar]) -> str:

@@ -51,9 +51,7 @@ def references(text: str) -> Iterator[Reference]:
             continue
         close = text.find("}", match.end())
         if close < 0:
-            raise ExpressionError(
-                "this ${ has no }", "close it, or write $${ for the two characters ${", match.start()
-            )
+            raise ExpressionError("this ${ has no }", "close it, or write $${ for the two characters ${", match.start())
         inner = text[match.end() : close].strip()
         if not _PATH.fullmatch(inner):
             shown = inner[:40]
@@ -165,9 +163,7 @@ class _Parser:
     def parse(self) -> Node:
         node = self.either()
         if self.here.kind != "end":
-            raise ExpressionError(
-                f'"{self.here.text}" is one too many', "join with and, or", self.here.offset
-            )
+            raise ExpressionError(f'"{self.here.text}" is one too many', "join with and, or", self.here.offset)
         return node
 
     def either(self) -> Node:

@@ -37,9 +37,7 @@ class Decision:
     reason: str = ""
 
 
-def decide(
-    stages: Sequence[StageFacts], *, cancelled: bool = False, held: Collection[str] = ()
-) -> list[Decision]:
+def decide(stages: Sequence[StageFacts], *, cancelled: bool = False, held: Collection[str] = ()) -> list[Decision]:
     """What each stage that has not started should do now. Repeat until nothing more comes: skips cascade.
 
     `held` are the locks that stages of any run hold. A cancelled run starts nothing more.

@@ -44,6 +44,4 @@ class AttemptState(StrEnum):
 RUN_ENDED = frozenset({RunState.PASSED, RunState.FAILED, RunState.CANCELLED, RunState.LOST})
 STAGE_ENDED = frozenset({StageState.PASSED, StageState.FAILED, StageState.CANCELLED, StageState.SKIPPED})
 STAGE_CLAIMABLE = frozenset({StageState.READY, StageState.DISPATCHED})
-ATTEMPT_ENDED = frozenset(
-    {AttemptState.PASSED, AttemptState.FAILED, AttemptState.CANCELLED, AttemptState.LOST}
-)
+ATTEMPT_ENDED = frozenset({AttemptState.PASSED, AttemptState.FAILED, AttemptState.CANCELLED, AttemptState.LOST})

@@ -30,9 +30,7 @@ class Database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
-        self.engine: Engine = create_engine(
-            parsed, pool_pre_ping=not self.sqlite, pool_size=8, max_overflow=24
-        )
+        self.engine: Engine = create_engine(parsed, pool_pre_ping=not self.sqlite, pool_size=8, max_overflow=24)
         if self.sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
@@ -60,9 +58,7 @@ class Database:
             tables = set(inspect(connection).get_table_names())
             if not tables:
                 metadata.create_all(connection)
-                connection.execute(
-                    text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
-                )
+                connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
                 connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})
                 return
             if "alembic_version" not in tables:

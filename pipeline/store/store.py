@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -27,6 +28,13 @@ from pipeline.protocol import (
     StepOutcome,
     WorkerInfo,
 )
+from pipeline.secrets import SecretFolder
+from pipeline.store import attempts, releases, runs, workers
+from pipeline.store import sweep as sweeping
+from pipeline.store import tables as t
+from pipeline.store.context import Context, known_hosts
+from pipeline.store.database import Database
+from pipeline.store.rows import one
 from pipeline.triggers.event import Event
 from pipeline.views import Ready, RunView, ServiceView, StoredLine, Swept
 
@@ -34,7 +42,12 @@ from pipeline.views import Ready, RunView, ServiceView, StoredLine, Swept
 class Store:
     """See each method. Raises NotFound, Conflict, LeaseLost."""
 
-    def close(self) -> None: ...
+    def __init__(self, database: Database, context: Context) -> None:
+        self._database = database
+        self._context = context
+
+    def close(self) -> None:
+        self._database.close()
 
     def __enter__(self) -> Store:
         return self
@@ -48,12 +61,29 @@ class Store:
 
     def record_event(self, event: Event, *, hook: str = "", delivery: str | None = None) -> int | None:
         """The event's id; None when this delivery of this hook is here already."""
-        raise NotImplementedError
+        with self._database.write() as connection:
+            return runs.record_event(connection, self._context, event, hook, delivery)
 
-    def create_run(
-        self, plan: Plan, event: Event, *, event_id: int | None = None, title: str = ""
+    def pending_events(self) -> list[tuple[int, Event]]:
+        """Those stored and not yet turned into runs."""
+        with self._database.read() as connection:
+            return runs.pending_events(connection)
+
+    def finish_event(self, event: int, *, state: str, error: str = "") -> None:
+        """`planned`, `ignored` or `failed`: it is not pending any more."""
+        with self._database.write() as connection:
+            runs.finish_event(connection, event, state, error)
+
+    def refuse_run(
+        self, event: Event, *, reason: str, pipeline: str = "pipelines.yaml", event_id: int | None = None
     ) -> RunView:
-        raise NotImplementedError
+        """Records a run that failed before it had stages, so that people see why nothing happened."""
+        with self._database.write() as connection:
+            return runs.refuse_run(connection, self._context, event, event_id, pipeline, reason)
+
+    def create_run(self, plan: Plan, event: Event, *, event_id: int | None = None, title: str = "") -> RunView:
+        with self._database.write() as connection:
+            return runs.create_run(connection, self._context, plan, event, event_id, title)
 
     def list_runs(
         self,
@@ -66,43 +96,70 @@ class Store:
         repository: str | None = None,
     ) -> list[RunView]:
         """The newest first."""
-        raise NotImplementedError
+        with self._database.read() as connection:
+            return runs.list_runs(
+                connection,
+                self._context,
+                limit=limit,
+                before=before,
+                pipeline=pipeline,
+                branch=branch,
+                states=states,
+                repository=repository,
+            )
 
     def get_run(self, run: int) -> RunView:
-        raise NotImplementedError
+        with self._database.read() as connection:
+            return runs.get_run(connection, self._context, run)
 
     def plan_of(self, run: int) -> Plan:
-        raise NotImplementedError
+        with self._database.read() as connection:
+            row = one(connection, t.runs, f"run {run}", t.runs.c.id == run)
+            return Plan.model_validate_json(row.plan)
 
     def advance(self, run: int) -> list[Ready]:
         """Decides what may start or must be skipped now, and marks it; gives the hints to send."""
-        raise NotImplementedError
+        with self._database.write() as connection:
+            runs.advance(connection, self._context, run)
+            return sweeping.due_hints(connection, self._context)
 
     def cancel(self, run: int, *, reason: str = "") -> RunView:
         """What has not started never will; what runs is told at its next renewal."""
-        raise NotImplementedError
+        with self._database.write() as connection:
+            runs.cancel(connection, self._context, run, reason)
+            return runs.get_run(connection, self._context, run)
 
     def retry(self, run: int, *, from_stage: str | None = None) -> RunView:
         """Runs an ended run again from a stage on, or what did not pass."""
-        raise NotImplementedError
+        with self._database.write() as connection:
+            runs.retry(connection, self._context, run, from_stage)
+            return runs.get_run(connection, self._context, run)
 
     def approve(self, run: int, stage: str, *, who: str = "") -> RunView:
-        raise NotImplementedError
+        with self._database.write() as connection:
+            runs.approve(connection, self._context, run, stage, who)
+            return runs.get_run(connection, self._context, run)
 
     # Attempts
 
     def claim(self, attempt: str, worker: str) -> Claim | None:
-        raise NotImplementedError
+        with self._database.write() as connection:
+            return attempts.claim(connection, self._context, attempt, worker)
 
     def renew(self, attempt: str, token: str) -> Renewal:
-        raise NotImplementedError
+        with self._database.write() as connection:
+            return attempts.renew(connection, self._context, attempt, token)
 
     def append_logs(self, attempt: str, token: str, lines: Sequence[LogLine]) -> None:
-        raise NotImplementedError
+        with self._database.write() as connection:
+            attempts.append_logs(connection, self._context, attempt, token, lines)
 
     def finish(self, attempt: str, token: str, outcome: Outcome) -> int:
         """The id of its run: `advance` it."""
-        raise NotImplementedError
+        with self._database.write() as connection:
+            run = attempts.finish(connection, self._context, attempt, token, outcome)
+            runs.advance(connection, self._context, run)
+            return run
 
     def read_logs(
         self,
@@ -115,73 +172,94 @@ class Store:
         tail: int | None = None,
     ) -> list[StoredLine]:
         """Lines of a stage's attempts (all of them, or the one of that number) in order, after an id."""
-        raise NotImplementedError
+        with self._database.read() as connection:
+            return attempts.read_logs(connection, run, stage, attempt=attempt, after=after, limit=limit, tail=tail)
 
-    def sweep(self, now: float | None = None) -> Swept:
+    def sweep(self) -> Swept:
         """Fences leases that ran out, ends deadlines, and finds hints to send (again)."""
-        raise NotImplementedError
+        with self._database.write() as connection:
+            return sweeping.sweep(connection, self._context)
 
     # Workers
 
     def register_worker(self, info: WorkerInfo) -> Registration:
-        raise NotImplementedError
+        with self._database.write() as connection:
+            return workers.register(connection, self._context, info)
 
     def heartbeat(self, beat: Heartbeat) -> HeartbeatReply:
-        raise NotImplementedError
+        with self._database.write() as connection:
+            return workers.heartbeat(connection, self._context, beat)
 
     def hosts(self, labels: dict[str, str] | None = None) -> list[HostInfo]:
-        raise NotImplementedError
+        with self._database.read() as connection:
+            return known_hosts(connection, self._context, labels or {})
 
     # Services, releases, rollouts
 
     def list_services(self) -> list[ServiceView]:
-        raise NotImplementedError
+        with self._database.read() as connection:
+            return releases.list_services(connection, self._context)
 
     def get_service(self, service: str) -> ServiceView:
-        raise NotImplementedError
+        with self._database.read() as connection:
+            return releases.get_service(connection, self._context, service)
 
     def list_releases(self, service: str, *, limit: int = 50) -> list[Release]:
         """The newest first."""
-        raise NotImplementedError
+        with self._database.read() as connection:
+            return releases.list_releases(connection, service, limit)
 
     def get_release(self, release: str) -> Release:
-        raise NotImplementedError
+        with self._database.read() as connection:
+            return releases.get_release(connection, release)
 
     def current_release(self, service: str) -> Release | None:
-        raise NotImplementedError
+        with self._database.read() as connection:
+            return releases.current_release(connection, service)
 
     def record_release(self, attempt: str, token: str, release: NewRelease) -> Release:
-        raise NotImplementedError
+        with self._database.write() as connection:
+            return releases.record_release(connection, self._context, attempt, token, release)
 
     def begin_rollout(self, attempt: str, token: str, rollout: NewRollout) -> Rollout:
-        raise NotImplementedError
+        with self._database.write() as connection:
+            return releases.begin_rollout(connection, self._context, attempt, token, rollout)
 
     def get_rollout(self, rollout: int) -> Rollout:
-        raise NotImplementedError
+        with self._database.read() as connection:
+            return releases.get_rollout(connection, rollout)
 
     def update_rollout(self, attempt: str, token: str, rollout: int, update: RolloutUpdate) -> Rollout:
-        raise NotImplementedError
+        with self._database.write() as connection:
+            return releases.update_rollout(connection, self._context, attempt, token, rollout, update)
 
     def request_step(self, attempt: str, token: str, rollout: int, step: NewHostStep) -> HostStep:
-        raise NotImplementedError
+        with self._database.write() as connection:
+            return releases.request_step(connection, self._context, attempt, token, rollout, step)
 
     def abandon_steps(self, attempt: str, token: str, rollout: int) -> None:
-        raise NotImplementedError
+        with self._database.write() as connection:
+            releases.abandon_steps(connection, attempt, token, rollout)
 
     def steps(self, rollout: int) -> list[HostStep]:
-        raise NotImplementedError
+        with self._database.read() as connection:
+            return releases.list_steps(connection, rollout)
 
     def pending_steps(self, worker: str) -> list[int]:
-        raise NotImplementedError
+        with self._database.read() as connection:
+            return workers.pending_steps(connection, worker)
 
     def claim_step(self, step: int, worker: str) -> StepClaim | None:
-        raise NotImplementedError
+        with self._database.write() as connection:
+            return releases.claim_step(connection, self._context, step, worker)
 
     def renew_step(self, step: int, token: str) -> Renewal:
-        raise NotImplementedError
+        with self._database.write() as connection:
+            return releases.renew_step(connection, self._context, step, token)
 
     def finish_step(self, step: int, token: str, outcome: StepOutcome) -> None:
-        raise NotImplementedError
+        with self._database.write() as connection:
+            releases.finish_step(connection, step, token, outcome)
 
 
 def open_store(
@@ -191,6 +269,16 @@ def open_store(
     heartbeat_seconds: float = 2.0,
     registry: str = "",
     secrets_folder: Path | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> Store:
     """Opens the database, makes or upgrades its tables. `sqlite:////path/file.db` or PostgreSQL's URL."""
-    raise NotImplementedError
+    database = Database(url)
+    database.migrate()
+    context = Context(
+        lease_seconds=lease_seconds,
+        heartbeat_seconds=heartbeat_seconds,
+        registry=registry,
+        secrets=SecretFolder(secrets_folder),
+        clock=clock,
+    )
+    return Store(database, context)

@@ -17,9 +17,7 @@ def check_cron(text: str) -> None:
     """Raises ValueError, with the remedy after a colon, when it is not a cron expression of five fields."""
     fields = text.split()
     if len(fields) != len(_FIELDS):
-        raise ValueError(
-            f'"{text}" has {len(fields)} fields: write minute hour day month weekday, as 0 3 * * *'
-        )
+        raise ValueError(f'"{text}" has {len(fields)} fields: write minute hour day month weekday, as 0 3 * * *')
     for value, (name, low, high) in zip(fields, _FIELDS, strict=True):
         for item in value.split(","):
             if not _fits(item.lower(), low, high):

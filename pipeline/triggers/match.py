@@ -71,9 +71,7 @@ def starts(pipeline: PipelineDef, event: Event, changed: Callable[[], Iterable[s
     return files is None or any(matches(file, push.paths) for file in files)
 
 
-def pipelines_for(
-    definition: Definition, event: Event, changed: Callable[[], Iterable[str] | None]
-) -> list[str]:
+def pipelines_for(definition: Definition, event: Event, changed: Callable[[], Iterable[str] | None]) -> list[str]:
     """The names of the pipelines that an event starts, in the file's order."""
     known: list[list[str] | None] = []
 
