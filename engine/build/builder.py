@@ -19,7 +19,7 @@ from engine.build.graph import plan_stages
 from engine.build.instructions import Dockerfile
 from engine.build.interpret import read_dockerfile
 from engine.build.platforms import PROXY_ARGS, automatic_args
-from engine.build.ports import Images, Pull, RunStep
+from engine.build.ports import Pull, RunStep
 from engine.build.prepare import Preparation, ReadyStage
 from engine.build.progress import Progress
 from engine.build.request import BuildRequest
@@ -32,22 +32,26 @@ from engine.errors import InvalidInput
 from engine.images.descriptor import Platform
 from engine.images.image import Image
 from engine.images.reference import Reference
+from engine.images.store import ImageStore
 
 _EPOCH = "SOURCE_DATE_EPOCH"
+_KEEP_SECONDS = 7 * 86_400.0  # that a layer of the cache outlives its last use
 
 
 class Builder:
     """Builds images for one engine. Lives as long as the daemon; its cache outlives it."""
 
-    def __init__(self, config: EngineConfig, images: Images, run_step: RunStep) -> None:
+    def __init__(self, config: EngineConfig, images: ImageStore, run_step: RunStep) -> None:
         self._config = config
         self._images = images
         self._run_step = run_step
         self.cache = StepCache(config.data_root / "build" / "cache.db")
         self.cache_mounts = CacheMounts(config.data_root / "build" / "cachemounts")
         self._flights = Flights()
+        self._lease = images.lease(*self.cache.chains(), seconds=_KEEP_SECONDS)
 
     def close(self) -> None:
+        self._lease.release()
         self.cache.close()
 
     async def build(self, request: BuildRequest, pull: Pull, tell: Progress) -> Image:
@@ -92,6 +96,7 @@ class Builder:
                 self._images,
                 self._run_step,
                 self.cache,
+                self._lease,
                 self.cache_mounts,
                 self._flights,
                 tree,
@@ -108,6 +113,8 @@ class Builder:
         image = await in_thread(lambda: self._images.create_image(config, standing.layers, tags[0] if tags else None))
         for tag in tags[1:]:
             await in_thread(partial(self._images.tag, image.id, tag))
+        if tags[1:]:
+            image = await in_thread(lambda: self._images.get(image.id))
         tell(progress.Built(image.id, request.tags))
         return image
 
@@ -138,7 +145,7 @@ async def build(
     request: BuildRequest,
     *,
     config: EngineConfig,
-    images: Images,
+    images: ImageStore,
     run_step: RunStep,
     pull: Pull,
     progress: Progress,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,9 +10,8 @@ from engine.containers.ephemeral import Step
 from engine.containers.session import Stream
 
 if TYPE_CHECKING:
-    from engine.images.config import ImageConfig
-    from engine.images.descriptor import Descriptor, Platform
-    from engine.images.image import Image, Layer
+    from engine.images.descriptor import Platform
+    from engine.images.image import Image
     from engine.images.reference import Reference
     from engine.runtime.launcher import Exit
 
@@ -35,30 +34,3 @@ class Pull(Protocol):
     """Brings an image from its registry."""
 
     def __call__(self, reference: Reference, platform: Platform | None) -> Awaitable[Image]: ...
-
-
-class Images(Protocol):
-    """The part of ImageStore that builds use."""
-
-    @property
-    def layers_root(self) -> Path: ...
-
-    def get(self, name_or_id: str) -> Image: ...
-
-    def lowerdirs(self, image_id: str) -> tuple[Path, ...]: ...
-
-    def layers_of(self, image_id: str) -> tuple[Layer, ...]: ...
-
-    def layer(self, chain_id: str) -> Layer | None: ...
-
-    def layer_folder(self, chain_id: str) -> Path: ...
-
-    def add_layer_from_dir(
-        self, parent_chain: str | None, directory: Path, *, id_shift: int = 0, donate: bool = True
-    ) -> Layer: ...
-
-    def create_image(
-        self, config: ImageConfig, layers: Sequence[Layer | Descriptor], ref: Reference | None
-    ) -> Image: ...
-
-    def tag(self, image_id: str, ref: Reference) -> None: ...

@@ -12,13 +12,14 @@ from engine.build.graph import SCRATCH, PlannedStage, StageGraph, origins_of
 from engine.build.instructions import Dockerfile, Instruction
 from engine.build.interpret import instruction_of
 from engine.build.parser import parse
-from engine.build.ports import Images, Pull
+from engine.build.ports import Pull
 from engine.build.problems import DockerfileError
 from engine.build.progress import Progress
 from engine.errors import EngineError, NotFound
 from engine.images.descriptor import Platform
 from engine.images.image import Image
 from engine.images.reference import Reference
+from engine.images.store import ImageStore
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Preparation:
         variables: Mapping[str, str],
         build_args: Mapping[str, str],
         target: Platform,
-        images: Images,
+        images: ImageStore,
         pull: Pull,
         always_pull: bool,
         tell: Progress,

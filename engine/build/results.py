@@ -36,12 +36,12 @@ class Standing:
         entry = History(created=created, created_by=created_by, comment=_COMMENT, empty_layer=True)
         return replace(self, history=(*self.history, entry), before=key)
 
-    def with_layer(self, layer: Layer, folder: Path, created_by: str, created: str) -> Standing:
-        """After a step that left a layer."""
+    def with_layer(self, layer: Layer, lower: tuple[Path, ...], created_by: str, created: str) -> Standing:
+        """After a step that left a layer, over which `lower` are the folders now."""
         entry = History(created=created, created_by=created_by, comment=_COMMENT)
         return Standing(
             layer.chain_id,
-            (folder, *self.lower),
+            lower,
             (*self.layers, layer),
             (*self.diff_ids, layer.diff_id),
             (*self.history, entry),

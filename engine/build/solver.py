@@ -21,7 +21,7 @@ from engine.build.flights import Flights
 from engine.build.graph import SCRATCH
 from engine.build.hostca import host_bundle
 from engine.build.mounts import Mount
-from engine.build.ports import Images, RunStep
+from engine.build.ports import RunStep
 from engine.build.prepare import Preparation, ReadyStage
 from engine.build.problems import DockerfileError, StepError
 from engine.build.progress import Progress
@@ -39,6 +39,8 @@ from engine.config import EngineConfig
 from engine.errors import EngineError
 from engine.images.config import ImageConfig
 from engine.images.image import Image, Layer
+from engine.images.leases import Lease
+from engine.images.store import ImageStore
 
 _T = TypeVar("_T")
 
@@ -60,9 +62,10 @@ class Solver:
         self,
         request: BuildRequest,
         config: EngineConfig,
-        images: Images,
+        images: ImageStore,
         run_step: RunStep,
         cache: StepCache,
+        lease: Lease,
         caches: CacheMounts,
         flights: Flights,
         tree: Tree,
@@ -75,6 +78,7 @@ class Solver:
         self._images = images
         self._run_step = run_step
         self._cache = cache
+        self._lease = lease
         self._caches = caches
         self._flights = flights
         self._tree = tree
@@ -282,11 +286,18 @@ class Solver:
             return after
 
     def _commit(self, standing: Standing, space: Workspace) -> Layer:
-        return self._images.add_layer_from_dir(standing.chain or None, space.upper, donate=True)
+        layer = self._images.add_layer_from_dir(standing.chain or None, space.upper, clamp=self._epoch)
+        self._lease.add(layer.chain_id)
+        return layer
 
     def _with_layer(self, standing: Standing, layer: Layer, action: Action, created: str) -> Standing:
-        folder = self._images.layer_folder(layer.chain_id)
-        return standing.with_layer(layer, folder, action.created_by, created)
+        lower = self._images.layers.lowerdirs(layer.chain_id)
+        return standing.with_layer(layer, lower, action.created_by, created)
+
+    def _kept(self, chain: str) -> Layer | None:
+        """A result's layer, safe from removal, where it is still there unpacked."""
+        self._lease.add(chain)
+        return self._images.layer(chain) if self._images.layers.has(chain) else None
 
     async def _known(self, key: str, standing: Standing, action: Action) -> Standing | None:
         if self._request.no_cache:
@@ -297,7 +308,7 @@ class Solver:
         created = self._now() if self._epoch is not None else found.created
         if not found.chain_id:
             return standing.with_change(action.created_by, created, f"{key} {created}")
-        layer = await in_thread(lambda: self._images.layer(found.chain_id))
+        layer = await in_thread(lambda: self._kept(found.chain_id))
         if layer is None:
             self._cache.forget(found.chain_id)
             return None

@@ -15,9 +15,7 @@ from tests.engine.build.corpus import corpus_file
 
 DOCKERFILES = [json.loads(line) for line in corpus_file("dockerfile-parses.jsonl").read_text().splitlines()]
 EXPANSIONS = [
-    line
-    for line in corpus_file("variable-expansion.txt").read_text().splitlines()
-    if line[:2] in ("A|", "U|")
+    line for line in corpus_file("variable-expansion.txt").read_text().splitlines() if line[:2] in ("A|", "U|")
 ]
 KNOWN = frozenset(interpret_module._MEANINGS)
 ESCAPES = {'"': '\\"', "\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\v": "\\v", "\f": "\\f"}
@@ -66,9 +64,9 @@ def test_public_dockerfile(case: dict[str, object]) -> None:
         )
         return
     stages = interpret(syntax).stages
-    assert [
-        {"base": stage.opening.base, "n": len(stage.steps), "name": stage.name} for stage in stages
-    ] == case["stages"]
+    assert [{"base": stage.opening.base, "n": len(stage.steps), "name": stage.name} for stage in stages] == case[
+        "stages"
+    ]
 
 
 @pytest.mark.parametrize("line", EXPANSIONS)

@@ -86,9 +86,7 @@ E
 def test_unterminated_heredoc_names_its_line() -> None:
     with pytest.raises(DockerfileError) as refused:
         parse(b"FROM a\nRUN <<EOF\nx\n")
-    assert str(refused.value) == (
-        "dockerfile parse error on line 2: RUN: unterminated heredoc: no line EOF ends it"
-    )
+    assert str(refused.value) == ("dockerfile parse error on line 2: RUN: unterminated heredoc: no line EOF ends it")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +176,7 @@ def test_any_bytes_parse_or_are_refused(source: bytes) -> None:
 LINES = st.lists(
     st.one_of(
         st.sampled_from(
-            ["FROM a", "RUN <<E", "E", "COPY <<-'E' x", 'ENV a="', "LABEL a b", "# escape=`", "ONBUILD ADD <<E /"]  # noqa: E501
+            ["FROM a", "RUN <<E", "E", "COPY <<-'E' x", 'ENV a="', "LABEL a b", "# escape=`", "ONBUILD ADD <<E /"]
         ),
         st.text(alphabet="FROMUN -=\\`\"'<E[],$#\t", max_size=20),
     ),
