@@ -117,7 +117,7 @@ async def create(call: Call) -> web.StreamResponse:
         internal=bool(body.get("Internal")),
         attachable=bool(body.get("Attachable")),
         labels=body.get("Labels") or {},
-        options=body.get("Options") or {},
+        driver_options=body.get("Options") or {},
     )
     _publish(call, "create", network)
     warning = "IPv6 is not enabled on networks of this engine" if body.get("EnableIPv6") else ""

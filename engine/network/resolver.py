@@ -48,11 +48,6 @@ class Resolver:
         self._listeners: dict[str, _Listener] = {}
         self._forwarding: set[asyncio.Task[None]] = set()
 
-    @property
-    def redirections(self) -> list[Published]:
-        """What has to lead from port 53 to a listener that could not have it."""
-        return [one for listener in self._listeners.values() for one in _redirections(listener)]
-
     async def serve(self, address: str, lookup: Lookup, reverse: Reverse) -> list[Published]:
         """Answer on `address`, port 53, or on a port of its own if a resolver of the host has that one.
 

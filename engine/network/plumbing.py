@@ -1,0 +1,239 @@
+"""The networks' effects on the kernel and the disk.
+
+Everything here blocks, for a millisecond or two, and runs in the one thread that `Networks` keeps for it: it
+enters containers' network namespaces, and its order is the order of the requests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from engine.config import EngineConfig
+from engine.errors import Conflict, InvalidInput
+from engine.network import addresses, bridge, conntrack, links, veth
+from engine.network.firewall import Firewall, Published, Side
+from engine.network.model import Endpoint, Network, PortBinding
+from engine.network.netlink import Netlink, NetlinkError
+from engine.network.options import masquerades, mtu_of
+from engine.network.store import NetworkStore
+
+_log = logging.getLogger(__name__)
+
+
+class Plumbing:
+    """Bridges, veth pairs, rules and records of one engine's networks."""
+
+    def __init__(self, config: EngineConfig, store: NetworkStore) -> None:
+        self._config = config
+        self._store = store
+        self._pools = addresses.parse_pools(config.default_address_pool)
+        self._bridges: dict[str, int] = {}
+        self._firewall = Firewall(config.nft_table)
+        self._opened: Netlink | None = None
+
+    # An engine's life
+
+    def load(self, default: Network) -> dict[str, Network]:
+        """The networks of an earlier life, and `default` if it is not among them; their bridges are there.
+
+        Raises:
+            SystemFailure: no bridges, no nf_tables, or forwarding can't be turned on.
+        """
+        bridge.enable_forwarding()
+        networks = self._store.load()
+        with bridge.subnet_lock():
+            present = {link.name for link in links.list_links(self._netlink)}
+            used = links.used_subnets(self._netlink)
+            if not any(network.name == default.name for network in networks.values()):
+                networks[default.id] = default
+            for network in networks.values():
+                # Without endpoints nobody minds if the default network moves, so it makes way.
+                moves = network.name == default.name and not network.endpoints
+                if network.bridge not in present and moves and not _free(network.subnet, used):
+                    subnet = addresses.choose_subnet(self._pools, used)
+                    network.subnet, network.gateway = str(subnet), str(subnet[1])
+                    self._store.save(network)
+                self._make_bridge(network)
+        for network in networks.values():
+            for endpoint in list(network.endpoints.values()):
+                if endpoint.host_interface not in present:
+                    del network.endpoints[endpoint.container_id]
+                    self._store.forget_endpoint(endpoint)
+        self._remove_strangers(networks.values(), present)
+        return networks
+
+    def rebuild(self, networks: Sequence[Network], extra: Iterable[Published]) -> None:
+        """Replace all rules: those of an earlier life may be of any age."""
+        published = [
+            one
+            for network in networks
+            for endpoint in network.endpoints.values()
+            for one in _published(endpoint)
+        ]
+        self._firewall.rebuild(_sides(networks), [*published, *extra])
+
+    def take_down(self, networks: Iterable[Network]) -> None:
+        """Remove every rule, bridge and interface of this engine."""
+        self._firewall.remove()
+        for network in networks:
+            bridge.remove(self._netlink, network.bridge)
+        self._remove_strangers((), {link.name for link in links.list_links(self._netlink)})
+
+    def close(self) -> None:
+        self._firewall.close()
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+    # Networks
+
+    def create(
+        self, network: Network, others: Sequence[Network], subnet: str | None, gateway: str | None
+    ) -> None:
+        """Give `network` its subnet and make its bridge. Raises Conflict or InvalidInput."""
+        with bridge.subnet_lock():
+            used = links.used_subnets(self._netlink) + [IPv4Network(other.subnet) for other in others]
+            _place(network, subnet, gateway, self._pools, used)
+            if any(link.name == network.bridge for link in links.list_links(self._netlink)):
+                raise Conflict(f"an interface called {network.bridge} exists already")
+            try:
+                self._make_bridge(network)
+                self._firewall.update_networks(_sides([*others, network]))
+                self._store.save(network)
+            except BaseException:
+                bridge.remove(self._netlink, network.bridge)
+                raise
+
+    def remove(self, network: Network, others: Sequence[Network]) -> None:
+        self._firewall.update_networks(_sides(others))
+        bridge.remove(self._netlink, network.bridge)
+        self._bridges.pop(network.id, None)
+        self._store.forget(network)
+
+    def redirect(self, published: Sequence[Published]) -> None:
+        self._firewall.publish(published)
+
+    # Endpoints
+
+    def attach(self, network: Network, endpoint: Endpoint, netns: Path, *, default_route: bool) -> None:
+        """Plug a container in and publish its ports. Nothing is left of an attempt that fails."""
+        veth.plug(
+            self._netlink,
+            endpoint,
+            netns,
+            bridge=self._bridges[network.id],
+            default_route=default_route,
+            mtu=mtu_of(network.options),
+        )
+        try:
+            self._firewall.publish(_published(endpoint))
+            _forget_flows(endpoint.ports)
+            self._store.save_endpoint(endpoint)
+        except BaseException:
+            veth.unplug(self._netlink, endpoint.host_interface)
+            with contextlib.suppress(NetlinkError):
+                self._firewall.unpublish(_published(endpoint))
+            raise
+
+    def withdraw(self, endpoint: Endpoint) -> None:
+        """Close the endpoint's ports and forget it; its interface is left to others."""
+        self._firewall.unpublish(_published(endpoint))
+        _forget_flows(endpoint.ports)
+        self._store.forget_endpoint(endpoint)
+
+    def strays(self, alive: Mapping[str, Endpoint]) -> list[str]:
+        """This engine's veth interfaces that are no endpoint's (`alive` by interface)."""
+        mine = f"v{self._config.instance}"
+        return [
+            link.name
+            for link in links.list_links(self._netlink)
+            if link.name.startswith(mine) and link.name not in alive
+        ]
+
+    # Inside
+
+    @property
+    def _netlink(self) -> Netlink:
+        if self._opened is None:
+            self._opened = Netlink()
+        return self._opened
+
+    def _make_bridge(self, network: Network) -> None:
+        prefix = IPv4Network(network.subnet).prefixlen
+        self._bridges[network.id] = bridge.ensure(self._netlink, network.bridge, network.gateway, prefix)
+
+    def _remove_strangers(self, networks: Iterable[Network], present: Collection[str]) -> None:
+        """Remove interfaces that have a name of this engine and no place in its records."""
+        known = {network.bridge for network in networks}
+        known |= {one.host_interface for network in networks for one in network.endpoints.values()}
+        mine = (self._config.bridge, f"s{self._config.instance}", f"v{self._config.instance}")
+        for name in present:
+            if name.startswith(mine) and name not in known:
+                veth.unplug(self._netlink, name)
+
+
+def unplug_now(host_interface: str) -> None:
+    """Remove a veth pair from any thread, while `Plumbing` goes on."""
+    with Netlink() as netlink:
+        veth.unplug(netlink, host_interface)
+
+
+def _free(subnet: str, used: Iterable[IPv4Network]) -> bool:
+    return bool(subnet) and not any(IPv4Network(subnet).overlaps(other) for other in used)
+
+
+def _place(
+    network: Network,
+    subnet: str | None,
+    gateway: str | None,
+    pools: Sequence[tuple[IPv4Network, int]],
+    used: Sequence[IPv4Network],
+) -> None:
+    """Fill in the network's subnet and gateway."""
+    chosen = addresses.parse_subnet(subnet) if subnet else addresses.choose_subnet(pools, used)
+    if chosen.prefixlen > 30:
+        raise InvalidInput(f"subnet {chosen} is too small for a network: use a /30 or larger")
+    if not _free(str(chosen), used):
+        raise Conflict(f"Pool overlaps with other one on this address space: {chosen} is in use")
+    door: IPv4Address = addresses.parse_address(gateway.partition("/")[0]) if gateway else chosen[1]
+    if door not in chosen:
+        raise InvalidInput(f"gateway {door} is not in the subnet {chosen}")
+    if network.ip_range and not addresses.parse_subnet(network.ip_range).subnet_of(chosen):
+        raise InvalidInput(f"address range {network.ip_range} is not in the subnet {chosen}")
+    network.subnet, network.gateway = str(chosen), str(door)
+
+
+def _sides(networks: Iterable[Network]) -> list[Side]:
+    return [
+        Side(one.bridge, one.subnet, internal=one.internal, masquerade=masquerades(one.options))
+        for one in networks
+    ]
+
+
+def _published(endpoint: Endpoint) -> list[Published]:
+    return [Published.of(binding, endpoint.ip) for binding in endpoint.ports]
+
+
+def _forget_flows(bindings: Iterable[PortBinding]) -> None:
+    ports = {binding.host_port for binding in bindings if binding.protocol == "udp"}
+    if not ports:
+        return
+    try:
+        conntrack.forget_udp(ports)
+    except NetlinkError as error:
+        if error.errno not in {errno.ENOENT, errno.EINVAL}:
+            _log.warning("old UDP flows may live on: %s", error)
+
+
+def endpoints_of(networks: Iterable[Network], container_id: str | None = None) -> Iterator[Endpoint]:
+    """All endpoints, or one container's, in the order in which they were made."""
+    for network in list(networks):
+        if container_id is None:
+            yield from list(network.endpoints.values())
+        elif container_id in network.endpoints:
+            yield network.endpoints[container_id]
