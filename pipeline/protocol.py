@@ -95,7 +95,7 @@ class HeartbeatReply(Frozen):
     """False: the server has no such worker (a new database): register again."""
     cancelled: tuple[str, ...] = ()
     """Those of its attempts that should stop: cancelled, or lost to it."""
-    steps: tuple[str, ...] = ()
+    steps: tuple[int, ...] = ()
     """Host steps that wait for this host: claim them."""
 
 

@@ -95,14 +95,13 @@ ServiceView.model_rebuild()
 
 
 class Ready(Frozen):
-    """A stage that may start: a hint to send. Either to each of `hosts`, or to whoever has `labels`."""
+    """A stage that may start: a hint to send, to the worker `near` if given, else to whoever has `labels`."""
 
     run: int
     stage: str
     attempt: str
-    hosts: tuple[str, ...] = ()
+    near: str | None = None
     labels: Labels = Field(default_factory=dict)
-    """At most one label: with more, the hosts that have them all are named."""
 
 
 class StepReady(Frozen):

@@ -20,14 +20,13 @@ from pipeline.store import tables as t
 from pipeline.store.context import (
     Context,
     held_attempt,
-    known_hosts,
     move_attempt,
     move_stage,
     new_token,
     queue_attempt,
     stage_of,
 )
-from pipeline.store.rows import AnyRow, host_of, one, planned_of
+from pipeline.store.rows import AnyRow, one, planned_of
 from pipeline.store.runs import advance, first_failure, outputs_by_stage
 from pipeline.triggers.event import Event
 from pipeline.values import matches_labels
@@ -83,19 +82,6 @@ def near_worker(connection: Connection, planned: PlannedStage, run: int) -> str 
         return None
     query = select(t.stages.c.worker).where(t.stages.c.run_id == run, t.stages.c.name == planned.near)
     return connection.execute(query).scalar()
-
-
-def hint_targets(
-    connection: Connection, context: Context, planned: PlannedStage, run: int
-) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The hosts to hint at by name, or the one label (or none) that chooses among all."""
-    near = near_worker(connection, planned, run)
-    if near is not None:
-        return (near,), {}
-    if len(planned.runs_on) > 1:
-        hosts = known_hosts(connection, context, planned.runs_on)
-        return tuple(host.name for host in hosts if host.state == "online"), dict(planned.runs_on)
-    return (), dict(planned.runs_on)
 
 
 def resolve(planned: PlannedStage, outputs: Mapping[str, Mapping[str, object]]) -> PlannedStage:
@@ -288,6 +274,3 @@ def read_logs(
     else:
         found = list(connection.execute(query.order_by(t.logs.c.id).limit(limit)))
     return [StoredLine(id=r.id, attempt=r.attempt, seq=r.seq, stream=r.stream, time=r.time, text=r.text) for r in found]
-
-
-__all__ = ["again", "append_logs", "claim", "finish", "hint_targets", "host_of", "read_logs", "renew", "resolve"]

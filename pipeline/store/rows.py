@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -36,8 +37,14 @@ def one(connection: Connection, table: Any, what: str, *conditions: Any) -> AnyR
     return row
 
 
+@functools.lru_cache(maxsize=4096)
+def _planned(document: str) -> PlannedStage:
+    return PlannedStage.model_validate_json(document)
+
+
 def planned_of(row: AnyRow) -> PlannedStage:
-    return PlannedStage.model_validate_json(row.planned)
+    """Parsed once: a run's stages are looked at again and again, and never change."""
+    return _planned(row.planned)
 
 
 def outputs_of(row: AnyRow) -> Outputs:

@@ -10,7 +10,7 @@ from pipeline.run.scheduler import MAX_LOSSES
 from pipeline.run.states import STAGE_CLAIMABLE, AttemptState, RunState, StageState
 from pipeline.run.transitions import AttemptEvent, StageEvent
 from pipeline.store import tables as t
-from pipeline.store.attempts import again, hint_targets
+from pipeline.store.attempts import again, near_worker
 from pipeline.store.context import Context, last_attempt, move_attempt, move_stage, same_stage, stage_of, values_of
 from pipeline.store.rows import AnyRow, planned_of
 from pipeline.store.runs import advance, describe_timeout
@@ -72,8 +72,10 @@ def due_hints(connection: Connection, context: Context, run: int | None = None) 
         attempt = last_attempt(connection, stage)
         if attempt is None or attempt.state != AttemptState.QUEUED:
             continue
-        hosts, labels = hint_targets(connection, context, planned_of(stage), stage.run_id)
-        hints.append(Ready(run=stage.run_id, stage=stage.name, attempt=attempt.id, hosts=hosts, labels=labels))
+        planned = planned_of(stage)
+        near = near_worker(connection, planned, stage.run_id)
+        hint = Ready(run=stage.run_id, stage=stage.name, attempt=attempt.id, near=near, labels=planned.runs_on)
+        hints.append(hint)
         sent = stage.hints + 1
         values = {"hints": sent, "hint_at": now + hint_delay(sent)}
         if stage.state == StageState.READY:

@@ -61,9 +61,7 @@ def heartbeat(connection: Connection, context: Context, beat: Heartbeat) -> Hear
             if row.state == AttemptState.RUNNING and row.worker == beat.worker and not row.cancelled
         }
         stop = [attempt for attempt in beat.attempts if attempt not in alive]
-    return HeartbeatReply(
-        cancelled=tuple(stop), steps=tuple(str(step) for step in pending_steps(connection, beat.worker))
-    )
+    return HeartbeatReply(cancelled=tuple(stop), steps=tuple(pending_steps(connection, beat.worker)))
 
 
 def pending_steps(connection: Connection, worker: str) -> list[int]:
