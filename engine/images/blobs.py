@@ -183,12 +183,17 @@ class BlobWriter:
         self.offset += total
         return total
 
+    @property
+    def digest(self) -> str:
+        """Of what was written so far."""
+        return f"{(self._expected or 'sha256').partition(':')[0]}:{self._hash.hexdigest()}"
+
     def commit(self) -> str:
         """Verifies, makes the blob visible and returns its digest.
 
         Raises InvalidInput if it is not what was expected, SystemFailure when the disk refuses.
         """
-        digest = f"{(self._expected or 'sha256').partition(':')[0]}:{self._hash.hexdigest()}"
+        digest = self.digest
         if self._size is not None and self.offset != self._size:
             self.abort(keep=self._resume)
             raise InvalidInput(f"blob {self._expected or digest}: {self.offset} bytes instead of {self._size}")

@@ -16,18 +16,19 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from engine.errors import InvalidInput, NotFound, SystemFailure
 from engine.images import descriptor as types
 from engine.images import digest as digests
 from engine.images.blobs import BlobStore
 from engine.images.catalog import Catalog, LayerRow
-from engine.images.compression import compressor, decompressed
+from engine.images.compression import compressor, decompressed, sniff
 from engine.images.descriptor import Descriptor
 from engine.images.diff import DiffOptions, diff
 from engine.images.donate import make_real
 from engine.images.image import Layer
-from engine.images.pipeline import Sink
+from engine.images.pipeline import Sink, ahead
 from engine.images.settle import settle
 from engine.images.unpack import Limits, remove_tree, unpack
 
@@ -167,6 +168,42 @@ class LayerStore:
             _, _, blob = self._pack(self.folder(chain), DiffOptions(clamp=row.clamp), media_type, row.diff_id)
         assert blob is not None
         return blob
+
+    def repack(self, stream: BinaryIO, expected: str | None = None) -> tuple[str, Descriptor]:
+        """Turns a tar, compressed in whichever way, into a gzip blob: (diff ID, blob).
+
+        Raises InvalidInput for damaged data, and where its diff ID is not `expected`.
+        """
+        sha = hashlib.sha256()
+        packer = compressor(types.OCI_LAYER_GZIP)
+        hashing: Sink[bytes] = Sink(sha.update, "layer-hash")
+        size = 0
+        with contextlib.ExitStack() as stack:
+            stack.callback(hashing.stop)
+            writer = stack.enter_context(self._blobs.writer())
+            for chunk in ahead(decompressed(stream), "layer-read"):
+                size += len(chunk)
+                if size > self._limits.bytes:
+                    raise InvalidInput(f"layer unpacks to more than {self._limits.bytes} bytes")
+                hashing.put(chunk)
+                writer.write(packer.compress(chunk))
+            writer.write(packer.flush())
+            hashing.close()
+            diff_id = "sha256:" + sha.hexdigest()
+            if expected is not None and diff_id != expected:
+                raise InvalidInput(f"layer has the diff ID {diff_id} instead of {expected}")
+            blob = Descriptor(types.OCI_LAYER_GZIP, writer.commit(), writer.offset)
+        self._catalog.add_tar(diff_id, blob)
+        return diff_id, blob
+
+    def describe(self, digest: str) -> Descriptor:
+        """A layer's blob with the media type that its first bytes tell."""
+        with self._blobs.open(digest) as blob:
+            kind = sniff(blob.read(16))
+        media_types = {"gzip": types.OCI_LAYER_GZIP, "zstd": types.OCI_LAYER_ZSTD, "none": types.OCI_LAYER}
+        if kind not in media_types:
+            raise InvalidInput(f"layer {digest} is compressed with {kind}, which layers can't be")
+        return Descriptor(media_types[kind], digest, self._blobs.size(digest))
 
     def known_blob(self, diff_id: str) -> Descriptor | None:
         """A blob that is here and unpacks to `diff_id`."""

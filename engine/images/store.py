@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -267,6 +267,11 @@ class ImageStore:
             parent_chain, directory, id_shift=id_shift, donate=donate, compress=compress, clamp=clamp
         )
 
+    def add_layer_from_tar(self, parent_chain: str | None, stream: BinaryIO) -> Layer:
+        """A tar, compressed in whichever way, becomes a layer and a gzip blob. Raises InvalidInput."""
+        diff_id, blob = self.layers.repack(stream)
+        return self.layers.import_blob(blob.digest, diff_id, parent_chain)
+
     # -- making images
 
     def create_image(
@@ -298,6 +303,16 @@ class ImageStore:
                 if ref is not None:
                     self.tag(image_id, ref)
         return self._image(image_id)
+
+    def create_loaded(self, config_digest: str) -> Image:
+        """An image whose config is a blob already, byte for byte, and whose layers are here."""
+        config = self.config(config_digest)
+        with self.catalog.transaction():
+            for chain in config.chain_ids:
+                if self.layer(chain) is None:
+                    raise NotFound(f"No such layer: {chain}")
+            self.catalog.add_image(config_digest, None, None, 0, "")
+        return self._image(config_digest)
 
     def _complete(self, config: ImageConfig, layers: Sequence[Layer | Descriptor]) -> ImageConfig:
         diff_ids = []
