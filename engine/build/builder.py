@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from engine.build import progress
+from engine.build.addresses import AddressPolicy
 from engine.build.cachemounts import CacheMounts
 from engine.build.context import Context, FolderContext, read_dockerfile_bytes, read_ignore_rules
 from engine.build.evaluate import printable
@@ -41,7 +42,15 @@ _KEEP_SECONDS = 7 * 86_400.0  # that a layer of the cache outlives its last use
 class Builder:
     """Builds images for one engine. Lives as long as the daemon; its cache outlives it."""
 
-    def __init__(self, config: EngineConfig, images: ImageStore, run_step: RunStep) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        images: ImageStore,
+        run_step: RunStep,
+        policy: AddressPolicy | None = None,
+    ) -> None:
+        """`policy` says where ADD may download from; by default from public addresses only."""
+        self._policy = policy or AddressPolicy()
         self._config = config
         self._images = images
         self._run_step = run_step
@@ -98,6 +107,7 @@ class Builder:
                 self.cache,
                 self._lease,
                 self.cache_mounts,
+                self._policy,
                 self._flights,
                 tree,
                 preparation,

@@ -16,6 +16,7 @@ import msgspec
 
 from engine.build import cachekey, progress
 from engine.build.actions import Action, ChangeConfig, CopyFiles, MakeFolder, RunCommand
+from engine.build.addresses import AddressPolicy
 from engine.build.cachemounts import CacheMounts
 from engine.build.flights import Flights
 from engine.build.graph import SCRATCH
@@ -25,13 +26,15 @@ from engine.build.ports import RunStep
 from engine.build.prepare import Preparation, ReadyStage
 from engine.build.problems import DockerfileError, StepError
 from engine.build.progress import Progress
-from engine.build.remote import is_git, is_url
+from engine.build.remote import is_git, is_url, parse_git
 from engine.build.request import BuildRequest
 from engine.build.results import Standing
 from engine.build.selection import digest_of, pick
 from engine.build.stepcache import Result, StepCache
 from engine.build.steps.add import unpacked
 from engine.build.steps.copy import Source, copy_files, make_folder
+from engine.build.steps.download import check_checksum, download, file_name
+from engine.build.steps.repository import checkout, is_commit
 from engine.build.steps.run import RunPreparation
 from engine.build.steps.workspace import Workspace
 from engine.build.trees import EmptyTree, Tree
@@ -67,6 +70,7 @@ class Solver:
         cache: StepCache,
         lease: Lease,
         caches: CacheMounts,
+        policy: AddressPolicy,
         flights: Flights,
         tree: Tree,
         preparation: Preparation,
@@ -80,6 +84,7 @@ class Solver:
         self._cache = cache
         self._lease = lease
         self._caches = caches
+        self._policy = policy
         self._flights = flights
         self._tree = tree
         self._preparation = preparation
@@ -222,33 +227,67 @@ class Solver:
         async with AsyncExitStack() as stack:
             fast: tuple[str, ...] = ()
             what = "build context"
+            if pinned := _pinned_remote(copy):
+                fast = (cachekey.copy_key(standing.chain, copy, pinned),)
             if copy.origin is not None:
                 origin = await self._origin(copy.origin)
                 what = f"stage or image {copy.origin}"
                 if origin.chain:
-                    fast = (cachekey.copy_key(standing.chain, copy, cachekey.pinned(origin.chain, copy.sources)),)
-                    known = await self._known(fast[0], standing, copy)
-                    if known is not None:
-                        self._tell(progress.StepCached(number))
-                        return known
+                    content = cachekey.pinned(origin.chain, copy.sources)
+                    fast = (cachekey.copy_key(standing.chain, copy, content),)
                 tree = stack.enter_context(origin.tree())
             else:
                 tree = self._tree
+            if fast and (known := await self._known(fast[0], standing, copy)) is not None:
+                self._tell(progress.StepCached(number))
+                return known
             local = tuple(source for source in copy.sources if not is_url(source) and not is_git(source))
             picked = await in_thread(lambda: pick(tree, local, parents=copy.parents, what=what))
-            content = await in_thread(lambda: digest_of(tree, picked, copy.excludes))
             sources = [Source(tree, one) for one in picked]
+            content = await in_thread(lambda: digest_of(tree, picked, copy.excludes))
+            if len(local) < len(copy.sources):
+                remote = await self._fetch(copy, stack)
+                sources = remote + sources
+                content += await in_thread(
+                    lambda: "".join(digest_of(one.tree, [one.picked], copy.excludes) for one in remote)
+                )
 
             async def work(space: Workspace) -> bool:
                 def write() -> bool:
                     with ExitStack() as opened:
-                        ready = [_ready(copy, source, space, opened) for source in sources]
+                        ready = [_ready(copy, source, tree, space, opened) for source in sources]
                         return copy_files(standing.lower, space, copy, ready, self._epoch)
 
                 return await in_thread(write)
 
             key = cachekey.copy_key(standing.chain, copy, content)
             return await self._made(copy, standing, number, key, work, also=fast)
+
+    async def _fetch(self, copy: CopyFiles, stack: AsyncExitStack) -> list[Source]:
+        """What ADD brings from elsewhere, in folders that go with `stack`."""
+        space = await in_thread(lambda: Workspace(self._spaces, ()))
+        stack.callback(space.remove)
+        found: list[Source] = []
+        for number, address in enumerate(copy.sources):
+            folder = space.scratch_folder(str(number))
+            git = parse_git(address)
+            if git is not None:
+                source = await checkout(
+                    git,
+                    folder,
+                    keep_git_dir=copy.keep_git_dir,
+                    checksum=copy.checksum,
+                    policy=self._policy,
+                    agent=self._request.ssh.get("default"),
+                )
+            elif is_url(address):
+                name = file_name(address, needed=copy.into)
+                source = await download(address, folder, name, copy.checksum, self._policy)
+            else:
+                continue
+            stack.callback(source.tree.close)
+            found.append(source)
+        return found
 
     # -- results
 
@@ -350,9 +389,10 @@ class Solver:
         return await in_thread(lambda: digest_of(tree, pick(tree, [mount.source or "/"], what="source of the mount")))
 
 
-def _ready(copy: CopyFiles, source: Source, space: Workspace, opened: ExitStack) -> Source:
-    """ADD unpacks local archives, unless it was told not to."""
-    if not copy.is_add or copy.unpack is False:
+def _ready(copy: CopyFiles, source: Source, local_tree: Tree, space: Workspace, opened: ExitStack) -> Source:
+    """ADD unpacks local archives, unless it was told not to, and downloaded ones where it was told to."""
+    local = copy.is_add and source.tree is local_tree
+    if not (local if copy.unpack is None else copy.unpack):
         return source
     space.scratch.mkdir(exist_ok=True)
     found = unpacked(source, space.scratch)
@@ -360,6 +400,21 @@ def _ready(copy: CopyFiles, source: Source, space: Workspace, opened: ExitStack)
         return source
     opened.callback(found[1].close)
     return found[0]
+
+
+def _pinned_remote(copy: CopyFiles) -> str:
+    """What ADD's one source must be, where that is known before it is fetched."""
+    if len(copy.sources) != 1 or copy.inline:
+        return ""
+    (address,) = copy.sources
+    git = parse_git(address)
+    if git is not None:
+        pin = git.ref if is_commit(git.ref) else copy.checksum if is_commit(copy.checksum) else ""
+        return f"git:{pin}:{git.subdirectory}:{copy.keep_git_dir}" if pin else ""
+    if is_url(address) and copy.checksum:
+        check_checksum(copy.checksum)
+        return f"url:{copy.checksum}:{file_name(address, needed=copy.into)}"
+    return ""
 
 
 def _short(standing: Standing) -> str:

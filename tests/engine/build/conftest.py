@@ -92,7 +92,9 @@ class Bench:
                         if known.rstrip("/") != name and not known.startswith(name + "/")
                     }
                 else:
-                    found[name + "/" if path.is_dir() else name] = "" if path.is_dir() else path.read_text()
+                    found[name + "/" if path.is_dir() else name] = (
+                        "" if path.is_dir() else path.read_text(errors="replace")
+                    )
         return found
 
     def write(self, **files: str) -> None:

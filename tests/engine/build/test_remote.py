@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from engine.build import Builder, DockerfileError, StepError
+from engine.build.addresses import AddressPolicy
+from engine.build.remote import GitSource, is_url, parse_git
+from engine.config import EngineConfig
+from engine.errors import Forbidden
+from tests.engine.build.conftest import Bench
+
+pytestmark = pytest.mark.kernel
+
+BODY = b"downloaded"
+DIGEST = "sha256:" + hashlib.sha256(BODY).hexdigest()
+
+
+@pytest.fixture
+async def site(bench: Bench) -> AsyncIterator[str]:
+    """A web server on loopback that the builder is allowed to reach; counts requests in its app."""
+
+    async def file(request: web.Request) -> web.Response:
+        return web.Response(body=BODY, headers={"Last-Modified": "Sun, 09 Sep 2001 01:46:40 GMT"})
+
+    async def away(request: web.Request) -> web.Response:
+        raise web.HTTPFound(request.query["to"])
+
+    app = web.Application()
+    app.router.add_get("/d/file.bin", file)
+    app.router.add_get("/away", away)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    bench.builder._policy = AddressPolicy(["127.0.0.1/32"])
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+async def test_a_url_becomes_a_file(bench: Bench, site: str) -> None:
+    image = await bench.build(f"FROM scratch\nADD {site}/d/file.bin /to/\nADD {site}/d/file.bin /named\n")
+    assert bench.files(image) == {"to/": "", "to/file.bin": "downloaded", "named": "downloaded"}
+    status = (bench.images.lowerdirs(image.id)[0] / "named").stat()
+    assert (status.st_mode & 0o777, status.st_mtime) == (0o600, 1_000_000_000)
+
+
+async def test_a_checksum_is_checked_and_spares_the_download(bench: Bench, site: str) -> None:
+    text = f"FROM scratch\nADD --checksum={DIGEST} {site}/d/file.bin /x\n"
+    first = await bench.build(text)
+    bench.builder._policy = AddressPolicy()
+    assert (await bench.build(text)).id == first.id
+    bench.builder._policy = AddressPolicy(["127.0.0.0/8"])
+    with pytest.raises(StepError, match=f"digest mismatch {DIGEST}"):
+        await bench.build(f"FROM scratch\nADD --checksum=sha256:{'0' * 64} {site}/d/file.bin /x\n")
+    with pytest.raises(StepError, match="invalid checksum"):
+        await bench.build(f"FROM scratch\nADD --checksum=sha256:12 {site}/d/file.bin /x\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/nothing", "404 Not Found"),
+        ("/away?to=http://169.254.169.254/latest", "169.254.169.254, which is no public address"),
+        ("/away?to=http://[::1]/x", "::1, which is no public address"),
+        ("/away?to=file:///etc/passwd", "only http and https can be downloaded"),
+        ("/away?to=/away?to=/away", "failed"),
+    ],
+)
+async def test_failing_downloads(bench: Bench, site: str, path: str, message: str) -> None:
+    with pytest.raises(StepError) as failed:
+        await bench.build(f"FROM scratch\nADD {site}{path} /x\n")
+    assert message in str(failed.value)
+
+
+async def test_a_url_without_a_name_needs_a_destination_file(bench: Bench, site: str) -> None:
+    with pytest.raises(StepError, match="cannot determine a file name"):
+        await bench.build(f"FROM scratch\nADD {site}/ /to/\n")
+
+
+@pytest.mark.parametrize(
+    ("address", "allowed"),
+    [
+        ("127.0.0.1", False), ("10.1.2.3", False), ("192.168.1.1", False), ("172.16.0.1", False),
+        ("169.254.1.1", False), ("0.0.0.0", False), ("224.0.0.1", False), ("100.64.0.1", False), ("::1", False),
+        ("fe80::1%eth0", False), ("fc00::1", False), ("::ffff:127.0.0.1", False), ("::ffff:10.0.0.1", False),
+        ("64:ff9b::7f00:1", False), ("2002:7f00:1::", False), ("255.255.255.255", False),
+        ("93.184.216.34", True), ("2606:2800:220:1:248:1893:25c8:1946", True),
+    ],
+)  # fmt: skip
+async def test_policy(address: str, allowed: bool) -> None:
+    policy = AddressPolicy()
+    if allowed:
+        assert await policy.resolve(address, 80) == [address]
+    else:
+        with pytest.raises(Forbidden):
+            await policy.resolve(address, 80)
+    assert await AddressPolicy(["127.0.0.0/8"]).resolve("localhost", 80)
+
+
+@pytest.mark.parametrize(
+    ("source", "wanted"),
+    [
+        ("https://example.com/a/b.git", GitSource("https://example.com/a/b.git")),
+        ("https://example.com/a/b.git#v1:docs/x", GitSource("https://example.com/a/b.git", "v1", "docs/x")),
+        ("git@example.com:a/b.git#main", GitSource("git@example.com:a/b.git", "main")),
+        ("ssh://git@example.com/a", GitSource("ssh://git@example.com/a")),
+        ("git://example.com/a#:sub", GitSource("git://example.com/a", "", "sub")),
+        ("https://example.com/a/b.tar.gz", None),
+        ("folder/file.git", None),
+        ("a@b/c", None),
+    ],
+)
+def test_git_sources(source: str, wanted: GitSource | None) -> None:
+    assert parse_git(source) == wanted
+    assert is_url(source) == (wanted is None and source.startswith("https:"))
+
+
+@pytest.fixture
+async def repository(tmp_path: Path, bench: Bench) -> AsyncIterator[str]:
+    """A repository served by git itself on loopback."""
+    work = tmp_path / "repos" / "one"
+    work.mkdir(parents=True)
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", *words],
+            cwd=work, check=True, capture_output=True, text=True, env={**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"},
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    git("init", "-q", "-b", "main")
+    (work / "sub").mkdir()
+    (work / "sub/file").write_text("in git")
+    (work / "top").write_text("top")
+    git("add", ".")
+    git("commit", "-q", "-m", "one")
+    git("tag", "v1")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    daemon = await asyncio.create_subprocess_exec(
+        "git", "daemon", "--export-all", "--reuseaddr", "--listen=127.0.0.1", f"--port={port}",
+        f"--base-path={tmp_path}/repos", f"{tmp_path}/repos",
+        stderr=asyncio.subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    for _ in range(500):
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.close()
+            break
+        except OSError:
+            await asyncio.sleep(0.01)
+    bench.builder._policy = AddressPolicy(["127.0.0.1/32"])
+    yield f"git://127.0.0.1:{port}/one"
+    os.killpg(daemon.pid, 15)
+    await daemon.wait()
+
+
+async def test_a_repository_becomes_files(bench: Bench, repository: str) -> None:
+    image = await bench.build(
+        f"FROM scratch\nADD {repository} /all/\nADD {repository}#v1:sub /sub\nADD --keep-git-dir {repository} /kept\n"
+    )
+    files = bench.files(image)
+    assert files["all/top"] == "top"
+    assert files["sub/file"] == "in git"
+    assert "all/.git/HEAD" not in files
+    assert "kept/.git/HEAD" in files
+
+
+async def test_refused_repositories(bench: Bench, repository: str) -> None:
+    for ref, message in (
+        ("none", "git fetch failed"),
+        (":nowhere", "no folder nowhere"),
+        ("--upload-pack=x", "no name of a git"),
+    ):
+        with pytest.raises(StepError, match=message):
+            await bench.build(f"FROM scratch\nADD {repository}#{ref} /x\n")
+    with pytest.raises(StepError, match="expected checksum to match 0123"):
+        await bench.build(f"FROM scratch\nADD --checksum=0123 {repository} /x\n")
+    bench.builder._policy = AddressPolicy()
+    with pytest.raises(StepError, match="no public address"):
+        await bench.build(f"FROM scratch\nADD {repository} /x\n")
+
+
+async def test_copy_takes_neither(bench: Bench) -> None:
+    for source, message in (("https://a/b", "source can't be a URL"), ("git@a:b", "source can't be a git ref")):
+        with pytest.raises(DockerfileError, match=message):
+            await bench.build(f"FROM scratch\nCOPY {source} /x\n")
+
+
+def test_builders_download_from_public_addresses_only(tmp_path: Path, bench: Bench) -> None:
+    builder = Builder(EngineConfig(data_root=tmp_path / "b"), bench.images, bench.runner)
+    assert not builder._policy._allowed
+    builder.close()
