@@ -11,18 +11,21 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from engine.api.app import Api
 from engine.api.metrics import Metrics
 from engine.api.rooms import Rooms
 from engine.api.sockets import listen, tls_context
+from engine.build.builder import Builder
 from engine.config import EngineConfig
+from engine.containers.ephemeral import run_ephemeral
 from engine.containers.events import EventBus
 from engine.containers.lifecycle import Containers
 from engine.errors import Conflict, EngineError, Forbidden
 from engine.images.store import ImageStore
-from engine.kernel import mounts
+from engine.kernel import libc
 from engine.network import Networks
 from engine.registry.client import RegistryClient
 from engine.runtime.launcher import Launcher
@@ -49,7 +52,8 @@ def serve(config: EngineConfig) -> None:
         folder.chmod(0o711)
     with _alone(config.data_root), _pidfile(config.pidfile):
         # Before any thread is there: mounts of our own die with us, and those of the host still come in.
-        mounts.unshare_mount_namespace()
+        libc.unshare(libc.CLONE_NEWNS)
+        libc.mount(None, "/", None, libc.MS_REC | libc.MS_SLAVE)
         asyncio.run(_serve(config))
 
 
@@ -120,6 +124,7 @@ async def _open(config: EngineConfig) -> Rooms:
     containers = Containers(config, launcher, images, networks, events)
     await containers.restore()
     await networks.reconcile({container.id for container in containers.list() if container.state.alive})
+    run_step = partial(run_ephemeral, launcher, networks, config)
     registry = RegistryClient(insecure=config.insecure_registries, mirrors=config.registry_mirrors)
     return Rooms(
         config=config,
@@ -128,15 +133,14 @@ async def _open(config: EngineConfig) -> Rooms:
         registry=registry,
         networks=networks,
         containers=containers,
+        builder=Builder(config, images, run_step),
         volumes=containers.volumes,
         events=events,
         metrics=Metrics(),
     )
 
 
-async def _listen(
-    config: EngineConfig, rooms: Rooms, sockets: list[socket.socket], stopping: asyncio.Event
-) -> None:
+async def _listen(config: EngineConfig, rooms: Rooms, sockets: list[socket.socket], stopping: asyncio.Event) -> None:
     api = Api(rooms)
     server = api.server()
     loop = asyncio.get_running_loop()
@@ -167,6 +171,7 @@ async def _close(rooms: Rooms) -> None:
     keep = rooms.config.live_restore
     if not keep:
         await _stop_containers(rooms)
+    rooms.builder.close()
     await rooms.containers.close()
     await rooms.registry.close()
     await rooms.networks.close(keep=keep)
@@ -174,6 +179,7 @@ async def _close(rooms: Rooms) -> None:
         await rooms.launcher.close()
     else:
         await rooms.launcher.shutdown()
+    rooms.images.close()
 
 
 async def _stop_containers(rooms: Rooms) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -57,5 +58,37 @@ async def json_lines(call: Call, values: AsyncIterator[Any]) -> web.StreamRespon
     async with aclosing(values) as source:  # type: ignore[type-var]
         async for value in source:
             await response.write(_encode(value) + b"\r\n")
+    await response.write_eof()
+    return response
+
+
+Written = Callable[[bytes | bytearray | memoryview], object]
+_PIECE = 256 * 1024
+
+
+async def written(call: Call, media_type: str, work: Callable[[Written], object]) -> web.StreamResponse:
+    """A body that `work` writes, in a thread. Headers go out with its first bytes, so it may fail before."""
+    loop = asyncio.get_running_loop()
+    response: web.StreamResponse | None = None
+    waiting = bytearray()
+
+    async def send(piece: bytes) -> None:
+        nonlocal response
+        if response is None:
+            response = await begin(call, media_type)
+        await response.write(piece)
+
+    def flush() -> None:
+        asyncio.run_coroutine_threadsafe(send(bytes(waiting)), loop).result()
+        waiting.clear()
+
+    def write(data: bytes | bytearray | memoryview) -> None:
+        waiting.extend(data)
+        if len(waiting) >= _PIECE:
+            flush()
+
+    await asyncio.to_thread(work, write)
+    await send(bytes(waiting))
+    assert response is not None
     await response.write_eof()
     return response

@@ -32,9 +32,7 @@ _CONDITIONS: dict[str, WaitCondition] = {
 
 @routes.add("GET", "/containers/json")
 async def list_(call: Call) -> web.StreamResponse:
-    found = call.rooms.containers.list(
-        all=call.flag("all"), filters=call.filters(), limit=call.number("limit") or 0
-    )
+    found = call.rooms.containers.list(all=call.flag("all"), filters=call.filters(), limit=call.number("limit") or 0)
     shown = [call.rooms.containers.summary(container) for container in found]
     if call.flag("size"):
         for container, summary in zip(found, shown, strict=True):
@@ -224,15 +222,13 @@ async def stats(call: Call) -> web.StreamResponse:
 
 @routes.add("GET", "/containers/{ref}/changes")
 async def changes(call: Call) -> web.StreamResponse:
-    return answer.json(await call.rooms.containers.changes(call.params["ref"]) or None)
+    return answer.json(await call.rooms.containers.changes(call.params["ref"]))
 
 
 @routes.add("GET", "/containers/{ref}/export", streaming=True)
 async def export(call: Call) -> web.StreamResponse:
     call.rooms.containers.get(call.params["ref"])
-    return await answer.stream(
-        call, "application/octet-stream", call.rooms.containers.export(call.params["ref"])
-    )
+    return await answer.stream(call, "application/octet-stream", call.rooms.containers.export(call.params["ref"]))
 
 
 @routes.add("POST", "/commit")

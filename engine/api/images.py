@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import IO, Any, cast
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, BinaryIO, cast
 
 from aiohttp import web
 
 from engine.api import answer, filters, progress
 from engine.api.call import Call
 from engine.api.credentials import auth_from
+from engine.api.errors import NotImplementedHere
 from engine.api.router import Routes
 from engine.containers import times
 from engine.errors import InvalidInput, NotFound
+from engine.images.archive.load import load
+from engine.images.archive.plain import import_tar
+from engine.images.archive.save import save
 from engine.images.config import container_config_json
+from engine.images.descriptor import Platform
+from engine.images.image import Deleted, Image
 from engine.images.reference import Reference
-from engine.images.store import Image
 from engine.registry.client import pull, push
 
 routes = Routes()
@@ -27,10 +33,10 @@ def summary(image: Image) -> dict[str, Any]:
     """One element of Docker's image list."""
     return {
         "Containers": -1,
-        "Created": times.parse_rfc3339(image.config.created) // 1_000_000_000 if image.config.created else 0,
+        "Created": times.parse_rfc3339(image.created) // 1_000_000_000,
         "Id": image.id,
         "Labels": image.config.config.labels or None,
-        "ParentId": "",
+        "ParentId": image.parent or "",
         "RepoDigests": list(image.digests),
         "RepoTags": list(image.tags),
         "SharedSize": -1,
@@ -41,14 +47,13 @@ def summary(image: Image) -> dict[str, Any]:
 def described(image: Image, version: tuple[int, int]) -> dict[str, Any]:
     """Docker's image JSON."""
     config = image.config
-    history = config.history
     shown: dict[str, Any] = {
         "Id": image.id,
         "RepoTags": list(image.tags),
         "RepoDigests": list(image.digests),
-        "Parent": "",
-        "Comment": history[-1].comment if history else "",
-        "Created": config.created or "",
+        "Parent": image.parent or "",
+        "Comment": image.comment,
+        "Created": image.created,
         "DockerVersion": "",
         "Author": config.author,
         "Config": container_config_json(config.config),
@@ -79,35 +84,25 @@ def _reference(repository: str, tag: str) -> Reference:
 async def list_(call: Call) -> web.StreamResponse:
     wanted = call.filters()
     filters.check(wanted, _FILTERS)
-    found = await asyncio.to_thread(call.rooms.images.list)
-    kept = [image for image in found if _fits(image, wanted, call)]
-    kept.sort(key=lambda image: image.config.created or "", reverse=True)
-    return answer.json([summary(image) for image in kept])
+    found = await asyncio.to_thread(partial(call.rooms.images.list, all=call.flag("all")))
+    return answer.json([summary(image) for image in found if _fits(image, wanted, call)])
 
 
 def _fits(image: Image, wanted: dict[str, list[str]], call: Call) -> bool:
-    created = image.config.created or ""
-
     def is_newer(name: str) -> bool:
-        return created > (call.rooms.images.get(name).config.created or "")
+        return image.created > call.rooms.images.get(name).created
 
     def is_older(name: str) -> bool:
-        return created < (call.rooms.images.get(name).config.created or "")
+        return image.created < call.rooms.images.get(name).created
 
     return (
         filters.labels_match(image.config.config.labels, wanted.get("label", []))
-        and not any(
-            filters.labels_match(image.config.config.labels, [label]) for label in wanted.get("label!", [])
-        )
+        and not any(filters.labels_match(image.config.config.labels, [label]) for label in wanted.get("label!", []))
         and filters.any_of(wanted.get("dangling"), lambda value: (value in {"1", "true"}) == (not image.tags))
         and filters.any_of(wanted.get("reference"), lambda pattern: _is_called(image, pattern))
         and all(is_newer(name) for name in wanted.get("since", []))
         and all(is_older(name) for name in wanted.get("before", []))
-        and all(
-            times.parse_rfc3339(created) < times.parse_since(until)
-            for until in wanted.get("until", [])
-            if created
-        )
+        and all(times.parse_rfc3339(image.created) < times.parse_since(until) for until in wanted.get("until", []))
     )
 
 
@@ -202,11 +197,29 @@ async def tag(call: Call) -> web.StreamResponse:
 
 @routes.add("DELETE", "/images/{name:path}")
 async def remove(call: Call) -> web.StreamResponse:
-    removed = await asyncio.to_thread(call.rooms.images.remove, call.params["name"], force=call.flag("force"))
-    return answer.json(_deleted(call, removed))
+    remove_image = partial(
+        call.rooms.images.remove,
+        call.params["name"],
+        force=call.flag("force"),
+        prune=not call.flag("noprune"),
+    )
+    return answer.json(_deleted(call, await asyncio.to_thread(remove_image)))
 
 
-def _deleted(call: Call, removed: Any) -> list[dict[str, str]]:
+@routes.add("POST", "/images/prune")
+async def prune(call: Call) -> web.StreamResponse:
+    wanted = call.filters()
+    filters.check(wanted, {"dangling", "label", "label!", "until"})
+    dangling = wanted.pop("dangling", ["true"])[0] not in {"0", "false"}
+
+    def keep(image: Image) -> bool:
+        return not _fits(image, wanted, call)
+
+    removed, freed = await asyncio.to_thread(partial(call.rooms.images.prune, dangling=dangling, keep=keep))
+    return answer.json({"ImagesDeleted": _deleted(call, removed), "SpaceReclaimed": freed})
+
+
+def _deleted(call: Call, removed: Iterable[Deleted]) -> list[dict[str, str]]:
     """Docker's list of what went, and the events that go with it."""
     shown: list[dict[str, str]] = []
     for one in removed:
@@ -217,6 +230,56 @@ def _deleted(call: Call, removed: Any) -> list[dict[str, str]]:
             shown.append({"Deleted": one.deleted})
             _publish(call, "delete", one.deleted, {"name": one.deleted})
     return shown
+
+
+@routes.add("GET", "/images/get", streaming=True)
+@routes.add("GET", "/images/{name:path}/get", streaming=True)
+async def save_(call: Call) -> web.StreamResponse:
+    names = [call.params["name"]] if "name" in call.params else call.texts("names")
+    if not names:
+        raise InvalidInput("no images given: names is empty")
+    return await answer.written(call, "application/x-tar", partial(save, call.rooms.images, names))
+
+
+@routes.add("POST", "/images/load", streaming=True)
+async def load_(call: Call) -> web.StreamResponse:
+    async def work(say: progress.Say) -> None:
+        images = await asyncio.to_thread(load, call.rooms.images, cast(BinaryIO, call.file()))
+        for image in images:
+            for name in image.tags or (image.id,):
+                kind = "Loaded image" if image.tags else "Loaded image ID"
+                say({"stream": f"{kind}: {name}\n"})
+            _publish(call, "load", image.id, {"name": image.id})
+
+    return await progress.stream(call, work)
+
+
+async def _import(call: Call) -> web.StreamResponse:
+    if call.text("fromSrc") != "-":
+        raise InvalidInput("import from an address is not supported: download the archive, and import it")
+    reference = _reference(call.text("repo"), call.text("tag")) if call.text("repo") else None
+    platform = call.text("platform")
+
+    async def work(say: progress.Say) -> None:
+        importing = partial(
+            import_tar,
+            call.rooms.images,
+            cast(BinaryIO, call.file()),
+            reference,
+            changes=call.texts("changes"),
+            message=call.text("message"),
+            platform=Platform.parse(platform) if platform else None,
+        )
+        image = await asyncio.to_thread(importing)
+        say({"status": image.id})
+        _publish(call, "import", image.id, {"name": reference.familiar if reference else image.id})
+
+    return await progress.stream(call, work)
+
+
+@routes.add("GET", "/images/search")
+async def search(call: Call) -> web.StreamResponse:
+    raise NotImplementedHere("this engine does not search registries")
 
 
 def _publish(call: Call, action: str, actor: str, attributes: dict[str, str]) -> None:

@@ -66,9 +66,7 @@ class _Once:
         return self._found
 
 
-def container_metrics(
-    states: Iterable[str], samples: Iterable[tuple[str, int, dict[str, Any]]]
-) -> Iterator[Metric]:
+def container_metrics(states: Iterable[str], samples: Iterable[tuple[str, int, dict[str, Any]]]) -> Iterator[Metric]:
     """`states` of all containers; `samples` are (name, restarts, Docker's stats JSON) of those that run."""
     counted = Counter(states)
     number = GaugeMetricFamily("shipway_engine_containers", "Containers by state.", labels=["state"])

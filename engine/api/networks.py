@@ -69,9 +69,7 @@ def _fits(network: Network, wanted: dict[str, list[str]]) -> bool:
         and filters.any_of(wanted.get("id"), network.id.startswith)
         and filters.any_of(wanted.get("driver"), lambda driver: driver == network.driver)
         and filters.any_of(wanted.get("scope"), lambda scope: scope == "local")
-        and filters.any_of(
-            wanted.get("type"), lambda kind: kind == ("builtin" if network.predefined else "custom")
-        )
+        and filters.any_of(wanted.get("type"), lambda kind: kind == ("builtin" if network.predefined else "custom"))
         and filters.any_of(
             wanted.get("dangling"),
             lambda value: (value in {"1", "true"}) == (not network.endpoints and not network.predefined),
@@ -85,11 +83,7 @@ async def list_(call: Call) -> web.StreamResponse:
     wanted = call.filters()
     filters.check(wanted, _FILTERS)
     return answer.json(
-        [
-            _json(call, network, containers=False)
-            for network in call.rooms.networks.list()
-            if _fits(network, wanted)
-        ]
+        [_json(call, network, containers=False) for network in call.rooms.networks.list() if _fits(network, wanted)]
     )
 
 
@@ -105,7 +99,7 @@ async def inspect(call: Call) -> web.StreamResponse:
 async def create(call: Call) -> web.StreamResponse:
     body = await call.json()
     pools = (body.get("IPAM") or {}).get("Config") or []
-    pool = next((one for one in pools if ":" not in (one.get("Subnet") or "")), {})
+    pool: dict[str, str] = next((one for one in pools if ":" not in (one.get("Subnet") or "")), {})
     if body.get("ConfigOnly") or body.get("Ingress"):
         raise InvalidInput("only networks of the local scope can be created")
     network = await call.rooms.networks.create(
@@ -162,9 +156,7 @@ async def prune(call: Call) -> web.StreamResponse:
     def keep(network: Network) -> bool:
         if until and times.from_unix(network.created) > until:
             return True
-        excluded = [
-            label for label in wanted.get("label!", []) if filters.labels_match(network.labels, [label])
-        ]
+        excluded = [label for label in wanted.get("label!", []) if filters.labels_match(network.labels, [label])]
         return bool(excluded) or not filters.labels_match(network.labels, wanted.get("label", []))
 
     removed = await call.rooms.networks.prune(keep)

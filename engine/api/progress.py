@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from prometheus_client import Counter
 
 from engine.api import answer, errors
 from engine.api.call import Call
@@ -68,8 +69,9 @@ async def _batches(messages: asyncio.Queue[dict[str, Any] | None]) -> AsyncItera
         yield batch
 
 
-def error_message(error: BaseException, code: int | None = None) -> dict[str, Any]:
-    message = errors.message_of(error)
+def error_message(error: BaseException, code: int | None = None, text: str = "") -> dict[str, Any]:
+    """The last message of work that failed. `code` is a build step's exit code."""
+    message = text or errors.message_of(error)
     detail: dict[str, Any] = {"message": message}
     if code is not None:
         detail["code"] = code
@@ -79,11 +81,14 @@ def error_message(error: BaseException, code: int | None = None) -> dict[str, An
 class Layers:
     """Turns a transfer's progress into messages, at most ten a second for each layer."""
 
-    def __init__(self, say: Say) -> None:
+    def __init__(self, say: Say, moved: Counter) -> None:
         self._say = say
+        self._moved = moved
+        self._counted: dict[str, int] = {}
         self._shown: dict[str, tuple[str, float]] = {}
 
     def __call__(self, event: ProgressEvent) -> None:
+        self._count(event)
         now = asyncio.get_running_loop().time()
         status, at = self._shown.get(event.id or "", ("", 0.0))
         if event.status == status and now - at < _LAYER_STATUS_SECONDS and event.current != event.total:
@@ -97,6 +102,13 @@ class Layers:
             message["progressDetail"] = {"current": event.current, "total": event.total}
             message["progress"] = _bar(event.current, event.total)
         self._say(message)
+
+    def _count(self, event: ProgressEvent) -> None:
+        """Add the bytes that went over the wire since the layer's last report."""
+        if event.id and event.current is not None and event.status in {"Downloading", "Pushing"}:
+            before = self._counted.get(event.id, 0)
+            self._moved.inc(max(0, event.current - before))
+            self._counted[event.id] = max(before, event.current)
 
 
 def _bar(current: int, total: int) -> str:

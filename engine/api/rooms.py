@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from engine.api.metrics import Metrics
+    from engine.build.builder import Builder
     from engine.config import EngineConfig
     from engine.containers.events import EventBus
     from engine.containers.lifecycle import Containers
@@ -28,6 +29,7 @@ class Rooms:
     registry: RegistryClient
     networks: Networks
     containers: Containers
+    builder: Builder
     volumes: Volumes
     events: EventBus
     metrics: Metrics

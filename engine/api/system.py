@@ -188,9 +188,7 @@ async def events(call: Call) -> web.StreamResponse:
     since, until = times.parse_since(call.text("since")), times.parse_since(call.text("until"))
     if since and until and since > until:
         raise InvalidInput("`since` time cannot be after `until` time")
-    found = call.rooms.events.subscribe(
-        since=since, until=until, wanted=lambda event: _event_fits(event, wanted)
-    )
+    found = call.rooms.events.subscribe(since=since, until=until, wanted=lambda event: _event_fits(event, wanted))
 
     async def shown() -> AsyncIterator[dict[str, Any]]:
         async with aclosing(found) as source:  # type: ignore[type-var]
@@ -252,14 +250,10 @@ async def disk_usage(call: Call) -> web.StreamResponse:
     if "container" in kinds:
         for container in containers:
             own, whole = await rooms.containers.inspect_size(container.id)
-            shown["Containers"].append(
-                rooms.containers.summary(container) | {"SizeRw": own, "SizeRootFs": whole}
-            )
+            shown["Containers"].append(rooms.containers.summary(container) | {"SizeRw": own, "SizeRootFs": whole})
     if "volume" in kinds:
         for volume in rooms.volumes.list():
-            users = sum(
-                any(mount.name == volume.name for mount in container.mounts) for container in containers
-            )
+            users = sum(any(mount.name == volume.name for mount in container.mounts) for container in containers)
             size = await asyncio.to_thread(_folder_size, volume.mountpoint)
             usage = {"Size": size, "RefCount": users}
             shown["Volumes"].append(rooms.volumes.json(volume) | {"UsageData": usage})

@@ -67,9 +67,7 @@ class Addresses:
     back may still be in someone's connection tables.
     """
 
-    def __init__(
-        self, subnet: IPv4Network, gateway: IPv4Address, ip_range: IPv4Network | None = None
-    ) -> None:
+    def __init__(self, subnet: IPv4Network, gateway: IPv4Address, ip_range: IPv4Network | None = None) -> None:
         self.subnet = subnet
         self._range = ip_range or subnet
         self._used = {gateway, subnet.network_address, subnet.broadcast_address}

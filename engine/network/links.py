@@ -136,9 +136,7 @@ def add_default_route(gateway: str, index: int) -> Request:
     return (
         _NEWROUTE,
         CREATE | EXCL,
-        _RTMSG.pack(family, 0, 0, 0, 254, 4, 0, 1, 0)
-        + attribute(_RTA_GATEWAY, packed)
-        + u32(_RTA_OIF, index),
+        _RTMSG.pack(family, 0, 0, 0, 254, 4, 0, 1, 0) + attribute(_RTA_GATEWAY, packed) + u32(_RTA_OIF, index),
     )
 
 

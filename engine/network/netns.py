@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from pathlib import Path
 
 from engine.errors import SystemFailure
+from engine.kernel import libc
 from engine.network.netlink import Netlink
-
-_CLONE_NEWNET = 0x40000000
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _enter(descriptor: int) -> None:
-    if _libc.setns(descriptor, _CLONE_NEWNET) != 0:
-        code = ctypes.get_errno()
-        raise SystemFailure(f"can't enter a network namespace: {os.strerror(code)}", code)
+    try:
+        libc.setns(descriptor, libc.CLONE_NEWNET)
+    except OSError as error:
+        raise SystemFailure(f"can't enter a network namespace: {error.strerror}", error.errno) from error
 
 
 def open_netlink(netns: int) -> Netlink:

@@ -166,8 +166,7 @@ class Networks:
                 raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
             if network.endpoints:
                 raise Forbidden(
-                    f"error while removing network: network {network.name} id {network.id} "
-                    "has active endpoints"
+                    f"error while removing network: network {network.name} id {network.id} has active endpoints"
                 )
             del self._networks[network.id]
             self._addresses.pop(network.id, None)
@@ -212,9 +211,7 @@ class Networks:
         if target.driver != "bridge":
             raise InvalidInput(f"containers can't be attached to the {target.name} network")
         if container_id in target.endpoints:
-            raise Forbidden(
-                f"endpoint of container {container_id[:12]} already exists in network {target.name}"
-            )
+            raise Forbidden(f"endpoint of container {container_id[:12]} already exists in network {target.name}")
         pool = self._addresses[target.id]
         bindings = self._ports.reserve(() if target.internal else ports)
         try:

@@ -96,9 +96,7 @@ def _elements(kind: int, flags: int, table: str, name: str, items: Sequence[byte
 
 def add_elements(table: str, name: str, entries: Sequence[tuple[bytes, bytes]]) -> Request:
     """Add (key, value) pairs to a map. A key that is there with another value fails the batch (EEXIST)."""
-    items = [
-        nested(1, nested(1, attribute(1, key)), nested(2, attribute(1, value))) for key, value in entries
-    ]
+    items = [nested(1, nested(1, attribute(1, key)), nested(2, attribute(1, value))) for key, value in entries]
     return _elements(_NEWELEMENTS, CREATE, table, name, items)
 
 
@@ -147,9 +145,7 @@ def _mask(mask: bytes) -> bytes:
 
 
 def _interface(key: int, name: str, *, equal: bool) -> bytes:
-    return _expression("meta", be32(2, key), be32(1, _REG_1)) + _compare(
-        name.encode().ljust(16, b"\0"), equal=equal
-    )
+    return _expression("meta", be32(2, key), be32(1, _REG_1)) + _compare(name.encode().ljust(16, b"\0"), equal=equal)
 
 
 def iifname(name: str, *, equal: bool = True) -> bytes:

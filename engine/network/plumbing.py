@@ -70,10 +70,7 @@ class Plumbing:
     def rebuild(self, networks: Sequence[Network], extra: Iterable[Published]) -> None:
         """Replace all rules: those of an earlier life may be of any age."""
         published = [
-            one
-            for network in networks
-            for endpoint in network.endpoints.values()
-            for one in _published(endpoint)
+            one for network in networks for endpoint in network.endpoints.values() for one in _published(endpoint)
         ]
         self._firewall.rebuild(_sides(networks), [*published, *extra])
 
@@ -92,9 +89,7 @@ class Plumbing:
 
     # Networks
 
-    def create(
-        self, network: Network, others: Sequence[Network], subnet: str | None, gateway: str | None
-    ) -> None:
+    def create(self, network: Network, others: Sequence[Network], subnet: str | None, gateway: str | None) -> None:
         """Give `network` its subnet and make its bridge. Raises Conflict or InvalidInput."""
         with bridge.subnet_lock():
             used = links.used_subnets(self._netlink) + [IPv4Network(other.subnet) for other in others]
@@ -210,8 +205,7 @@ def _place(
 
 def _sides(networks: Iterable[Network]) -> list[Side]:
     return [
-        Side(one.bridge, one.subnet, internal=one.internal, masquerade=masquerades(one.options))
-        for one in networks
+        Side(one.bridge, one.subnet, internal=one.internal, masquerade=masquerades(one.options)) for one in networks
     ]
 
 

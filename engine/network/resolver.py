@@ -129,9 +129,7 @@ class Resolver:
         question = dns.parse_question(query)
         return dns.answer_failure(query, question, dns.SERVFAIL) if question else b""
 
-    async def _converse(
-        self, names: _Names, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _converse(self, names: _Names, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
                 async with asyncio.timeout(30):
@@ -197,10 +195,7 @@ class _Datagrams(asyncio.DatagramProtocol):
 def _redirections(listener: _Listener) -> list[Published]:
     if listener.port == 53:
         return []
-    return [
-        Published(listener.address, 53, protocol, listener.address, listener.port)
-        for protocol in ("udp", "tcp")
-    ]
+    return [Published(listener.address, 53, protocol, listener.address, listener.port) for protocol in ("udp", "tcp")]
 
 
 async def _ask_datagram(server: str, query: bytes) -> bytes:

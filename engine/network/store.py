@@ -38,9 +38,7 @@ class NetworkStore:
 
     def save(self, network: Network) -> None:
         """Write a network, without its endpoints."""
-        _write(
-            self._networks / f"{network.id}.json", msgspec.structs.replace(network, endpoints={}), sync=True
-        )
+        _write(self._networks / f"{network.id}.json", msgspec.structs.replace(network, endpoints={}), sync=True)
 
     def forget(self, network: Network) -> None:
         (self._networks / f"{network.id}.json").unlink(missing_ok=True)

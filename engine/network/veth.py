@@ -75,9 +75,7 @@ def route_by(netns: Path, endpoint: Endpoint) -> None:
     try:
         with open_netlink(namespace) as container:
             index = links.find_link(container, endpoint.interface).index
-            container.send(
-                [links.add_default_route(endpoint.gateway, index)], ignore=frozenset({errno.EEXIST})
-            )
+            container.send([links.add_default_route(endpoint.gateway, index)], ignore=frozenset({errno.EEXIST}))
     finally:
         os.close(namespace)
 
