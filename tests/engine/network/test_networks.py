@@ -135,30 +135,44 @@ async def test_a_udp_client_that_goes_on_reaches_the_new_container(networks: Net
             assert await asyncio.to_thread(new.recv, 10) == b"b"
 
 
+def frame_for_loopback(source: str, mac: str, gateway_mac: str, port: int) -> bytes:
+    """A UDP datagram for 127.0.0.1, as no kernel would send it out by an interface."""
+    datagram = struct.pack(">HHHH", 9, port, 8 + 5, 0) + b"knock"
+    header = struct.pack(
+        ">BBHHHBBH4s4s", 0x45, 0, 20 + len(datagram), 1, 0, 64, 17, 0, socket.inet_aton(source), b"\x7f\0\0\1"
+    )
+    total = sum(struct.unpack(">10H", header))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    header = header[:10] + struct.pack(">H", ~total & 0xFFFF) + header[12:]
+    macs = bytes.fromhex((gateway_mac + mac).replace(":", ""))
+    return macs + b"\x08\x00" + header + datagram
+
+
 async def test_containers_cannot_reach_what_listens_on_the_hosts_loopback(
     networks: Networks, namespaces: Namespaces
 ) -> None:
     one = namespaces()
     endpoint = await networks.attach("bridge", ONE, one.path)
+    bridge = networks.get("bridge").bridge
+    gateway_mac = (Path("/sys/class/net") / bridge / "address").read_text().strip()
 
-    def knock() -> None:
-        # Out of the container with a destination that only exists behind the bridge's route_localnet.
-        subprocess.run(["ip", "route", "replace", "local", "127.0.0.0/8", "dev", "lo", "table", "255"], check=False)
-        for command in (
-            ["ip", "addr", "del", "127.0.0.1/8", "dev", "lo"],
-            ["ip", "route", "flush", "table", "local"],
-            ["ip", "route", "add", "127.0.0.1/32", "via", endpoint.gateway, "dev", "eth0", "src", endpoint.ip],
-        ):
-            subprocess.run(command, check=False, capture_output=True)
-        Path("/proc/sys/net/ipv4/conf/all/route_localnet").write_text("1")
+    def knock(port: int) -> None:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+            raw.bind(("eth0", 0))
+            raw.send(frame_for_loopback(endpoint.ip, endpoint.mac, gateway_mac, port))
 
-    with socket.create_server(("127.0.0.1", 0)) as secret:
-        await asyncio.to_thread(one.run, knock)
-        with pytest.raises(OSError, match=r"timed out|unreachable|refused|Invalid"):
-            await inside(one, "127.0.0.1", secret.getsockname()[1], 0.3)
-        secret.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            secret.accept()
+    def heard(secret: socket.socket) -> bool:
+        secret.settimeout(0.3)
+        try:
+            return secret.recv(10) == b"knock"
+        except TimeoutError:
+            return False
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as secret:
+        secret.bind(("127.0.0.1", 0))
+        await asyncio.to_thread(one.run, lambda: knock(secret.getsockname()[1]))
+        assert not await asyncio.to_thread(heard, secret)
 
 
 async def test_networks_are_apart(networks: Networks, namespaces: Namespaces, servers: Servers) -> None:
