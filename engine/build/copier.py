@@ -124,7 +124,8 @@ class Copier:
             raise DockerfileError(f"cannot copy to non-directory: /{real}")
         base = self.make_folder(destination)
         times: list[tuple[str, Entry]] = []
-        if not there and picked.path:
+        if not there and picked.below is not None:
+            # --parents copies the folder; otherwise only its content is copied, and the folder is a plain one.
             self._dress_folder(base, picked.entry, tree.xattrs(picked.path))
             times.append((base, picked.entry))
         for relative, entry in walk(tree, picked.path, rules):

@@ -112,19 +112,21 @@ def test_a_folder_gives_its_content(tmp_path: Path, as_tree) -> None:
 
 def test_modes_times_and_owners_of_the_source_stay_but_for_root(tmp_path: Path, as_tree) -> None:
     context = write(tmp_path / "c", {"d/x": "X"})
-    (context / "d/x").chmod(0o4750)
+    (context / "d/e").mkdir()
+    (context / "d/e").chmod(0o700)
     (context / "d").chmod(0o700)
     os.chown(context / "d/x", 12, 34)
     (context / "d/x").chmod(0o4750)
     os.utime(context / "d/x", ns=(10**18, 10**18 + 123_000_000_000))
-    os.utime(context / "d", ns=(10**18, 10**18))
+    os.utime(context / "d/e", ns=(10**18, 10**18))
     (root := tmp_path / "r").mkdir()
     copy(as_tree(context), root, ["d"], "/new")
     status = (root / "new/x").stat()
     assert (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (0o4750, 0, 0)
     assert status.st_mtime_ns == 10**18 + 123_000_000_000
-    assert (root / "new").stat().st_mode & 0o777 == 0o700
-    assert (root / "new").stat().st_mtime_ns == 10**18
+    assert (root / "new/e").stat().st_mode & 0o777 == 0o700
+    assert (root / "new/e").stat().st_mtime_ns == 10**18
+    assert (root / "new").stat().st_mode & 0o777 == 0o755, "the folder itself is not copied, only its content"
 
 
 def test_chown_chmod_and_a_latest_time(tmp_path: Path, as_tree) -> None:

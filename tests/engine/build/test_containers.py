@@ -1,0 +1,196 @@
+"""RUN in real containers: what a step sees, what it leaves, and what becomes of it when nobody wants it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from engine.build import Builder, BuildEvent, BuildRequest, StepError, StepOutput
+from engine.config import EngineConfig
+from engine.containers.ephemeral import run_ephemeral
+from engine.images.config import ContainerConfig, ImageConfig
+from engine.images.image import Image
+from engine.images.reference import Reference
+from engine.images.store import ImageStore
+from engine.network import Networks
+from engine.runtime.launcher import Launcher
+from tests.engine.build.reference.material import ENV_PATH, make_base
+
+pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
+
+
+@dataclass
+class Engine:
+    config: EngineConfig
+    builder: Builder
+    images: ImageStore
+    launcher: Launcher
+    context: Path
+    events: list[BuildEvent] = field(default_factory=list)
+
+    async def build(self, text: str, **more: object) -> Image:
+        self.events.clear()
+        request = BuildRequest(context=self.context, dockerfile_content=text.encode(), network="none")
+        return await self.builder.build(replace(request, **more), self._pull, self.events.append)  # type: ignore[arg-type]
+
+    async def _pull(self, reference: Reference, platform: object) -> Image:
+        raise AssertionError(f"{reference} should be here")
+
+    def said(self) -> str:
+        return b"".join(event.data for event in self.events if isinstance(event, StepOutput)).decode()
+
+    def top_layer(self, image: Image) -> set[str]:
+        folder = self.images.lowerdirs(image.id)[0]
+        return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
+    if os.geteuid():
+        pytest.skip("needs root")
+    folder = tmp_path_factory.mktemp("run")
+    config = EngineConfig(data_root=folder / "data", exec_root=Path(tempfile.mkdtemp(prefix="sw")), trust_host_ca=True)
+    images = ImageStore(config.data_root / "images")
+    layer = images.add_layer_from_dir(None, make_base(config.data_root / "base"))
+    inner = ContainerConfig(env=(f"PATH={ENV_PATH}",))
+    images.create_image(ImageConfig(architecture="amd64", config=inner), [layer], Reference.parse("base"))
+    launcher = await Launcher.connect(config.exec_root, config.cgroup_parent)
+    networks = Networks(config, config.data_root / "networks")
+    builder = Builder(config, images, functools.partial(run_ephemeral, launcher, networks, config))
+    (folder / "context").mkdir()
+    (folder / "context/file").write_text("from the context")
+    yield Engine(config, builder, images, launcher, folder / "context")
+    builder.close()
+    await launcher.shutdown()
+    images.close()
+    shutil.rmtree(config.exec_root)
+
+
+async def test_a_step_leaves_only_what_it_wrote(engine: Engine) -> None:
+    image = await engine.build(
+        """\
+FROM base
+RUN --mount=type=cache,target=/var/cache/deep --mount=type=tmpfs,target=/scratch/here \\
+    --mount=target=/ctx --mount=type=secret,id=s --mount=type=secret,id=s,target=/elsewhere/s \\
+    cat /run/secrets/s /elsewhere/s && cat /ctx/file && touch /var/cache/deep/x /scratch/here/x && echo x > /made
+""",
+        secrets={"s": b"hush"},
+    )
+    assert engine.said() == "hushhushfrom the context"
+    assert engine.top_layer(image) == {"made"}
+
+
+async def test_a_step_that_writes_nothing_has_no_layer(engine: Engine) -> None:
+    image = await engine.build("FROM base\nRUN true\n")
+    assert len(image.config.rootfs.diff_ids) == 1
+    assert image.config.history[-1].empty_layer
+
+
+async def test_writes_to_bind_mounts_are_lost(engine: Engine) -> None:
+    await engine.build("FROM base\nRUN --mount=target=/ctx,rw echo changed > /ctx/file && cat /ctx/file\n")
+    assert engine.said() == "changed\n"
+    assert (engine.context / "file").read_text() == "from the context"
+    with pytest.raises(StepError):
+        await engine.build("FROM base\nRUN --mount=target=/ctx echo changed > /ctx/file\n")
+
+
+async def test_a_cache_is_there_the_next_time(engine: Engine) -> None:
+    text = "FROM base\nRUN --mount=type=cache,id=kept,target=/c,mode=0711,uid=5 ls -A /c; ls -ldn /c; touch /c/it\n"
+    await engine.build(text)
+    assert "drwx--x--x" in engine.said()
+    assert " 5 " in engine.said()
+    await engine.build(text, no_cache=True)
+    assert engine.said().startswith("it\n")
+
+
+async def test_a_script_heredoc_runs_by_itself(engine: Engine) -> None:
+    image = await engine.build('FROM base\nRUN <<EOF\n#!/bin/sh\necho "as $0"\nEOF\n')
+    assert engine.said() == "as /dev/pipes/EOF\n"
+    assert image.config.history[-1].empty_layer
+
+
+async def test_an_ssh_agent_is_shown(engine: Engine, tmp_path: Path) -> None:
+    path = Path(tempfile.mkdtemp(prefix="sw")) / "agent"
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(path))
+        image = await engine.build("FROM base\nRUN --mount=type=ssh ls -l $SSH_AUTH_SOCK\n", ssh={"default": path})
+    shutil.rmtree(path.parent)
+    assert engine.said().startswith("srw")
+    assert image.config.history[-1].empty_layer
+    await engine.build('FROM base\nRUN --mount=type=ssh echo "[$SSH_AUTH_SOCK]"\n')
+    assert engine.said() == "[]\n"
+    with pytest.raises(StepError, match="ssh agent default: not given to this build"):
+        await engine.build("FROM base\nRUN --mount=type=ssh,required true\n")
+
+
+async def test_the_host_s_authorities_are_trusted_in_the_step_alone(engine: Engine) -> None:
+    if engine.builder is None or not Path("/etc/ssl/certs/ca-certificates.crt").exists():
+        pytest.skip("this host has no CA bundle")
+    image = await engine.build("FROM base\nRUN grep -c BEGIN $SSL_CERT_FILE > /count; env > /env\n")
+    folder = engine.images.lowerdirs(image.id)[0]
+    assert int((folder / "count").read_text()) > 0
+    assert engine.top_layer(image) == {"count", "env"}
+    assert "CERT" not in repr(image.config.config)
+    await engine.build("FROM base\nENV SSL_CERT_FILE=/mine\nRUN echo $SSL_CERT_FILE\n")
+    assert engine.said() == "/mine\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("RUN exit 7", "Dockerfile:2: RUN: The command '/bin/sh -c exit 7' returned a non-zero code: 7"),
+        ('RUN ["/no/such"]', "/no/such"),
+        ("USER nobody-here\nRUN true", "nobody-here"),
+    ],
+)
+async def test_failing_commands(engine: Engine, text: str, message: str) -> None:
+    with pytest.raises(StepError) as failed:
+        await engine.build(f"FROM base\n{text}\n")
+    assert message in str(failed.value)
+    assert "\n" not in str(failed.value)
+
+
+async def test_output_comes_as_it_is_written(engine: Engine) -> None:
+    await engine.build("FROM base\nRUN echo out; echo err >&2\n")
+    streams = {event.stream: event.data for event in engine.events if isinstance(event, StepOutput)}
+    assert streams == {"stdout": b"out\n", "stderr": b"err\n"}
+
+
+async def test_cancelling_kills_the_command_and_leaves_nothing(engine: Engine) -> None:
+    started = asyncio.Event()
+    request = BuildRequest(
+        dockerfile_content=b"FROM base\nRUN echo started; while true; do true; done\n", network="none"
+    )
+    building = asyncio.create_task(
+        engine.builder.build(
+            request, engine._pull, lambda event: started.set() if isinstance(event, StepOutput) else None
+        )
+    )
+    await asyncio.wait_for(started.wait(), 30)
+    building.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await building
+    assert await engine.launcher.list() == []
+    assert list((engine.config.data_root / "build" / "steps").iterdir()) == []
+    assert list((engine.config.exec_root / "steps").iterdir()) == []
+
+
+async def test_a_locked_cache_is_used_by_one_at_a_time(engine: Engine) -> None:
+    step = (
+        "RUN --mount=type=cache,id=l,sharing=locked,target=/c "
+        "test ! -e /c/busy && touch /c/busy && ls / > /dev/null && rm /c/busy && echo {0} > /{0}\n"
+    )
+    await engine.build(
+        f"FROM base AS a\n{step.format('a')}FROM base AS b\n{step.format('b')}"
+        "FROM base\nCOPY --from=a /a /\nCOPY --from=b /b /\n"
+    )
