@@ -118,9 +118,7 @@ def succeed(view: HostView, wanted: Wanted, step: Step) -> HostView:
             kept = (replica for replica in view.replicas if replica.name not in names)
             replicas = (*kept, *started)
         case Await(names):
-            replicas = tuple(
-                replace(r, condition=Condition.HEALTHY) if r.name in names else r for r in view.replicas
-            )
+            replicas = tuple(replace(r, condition=Condition.HEALTHY) if r.name in names else r for r in view.replicas)
         case Route(names):
             replicas = tuple(replace(r, routed=r.name in names) for r in view.replicas)
         case Retire(names) | Discard(names):

@@ -13,6 +13,7 @@ SERVICE_LABEL = "shipway.service"
 RELEASE_LABEL = "shipway.release"
 DIGEST_LABEL = "shipway.digest"
 INDEX_LABEL = "shipway.replica"
+PORT_LABEL = "shipway.port"
 
 STOP_GRACE = 10
 """Seconds between SIGTERM and SIGKILL. Nothing is routed to a replica any more when it is stopped."""
@@ -60,6 +61,7 @@ def container_options(target: Target, index: int, secrets: Mapping[str, str]) ->
             RELEASE_LABEL: target.release,
             DIGEST_LABEL: target.digest,
             INDEX_LABEL: str(index),
+            **({PORT_LABEL: str(service.port)} if service.port else {}),
         },
         "restart_policy": {"Name": "unless-stopped"},
         "security_opt": ["no-new-privileges"],

@@ -125,9 +125,7 @@ class NftTraffic:
 
     def _run(self, *arguments: str, script: str | None = None) -> str:
         try:
-            done = subprocess.run(
-                [*self.command, *arguments], input=script, capture_output=True, text=True, timeout=30
-            )
+            done = subprocess.run([*self.command, *arguments], input=script, capture_output=True, text=True, timeout=30)
         except FileNotFoundError:
             raise TrafficError("nft is not installed: install the package nftables") from None
         except subprocess.TimeoutExpired:
