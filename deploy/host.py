@@ -79,9 +79,9 @@ class Host:
         """Runs nothing of the service any more. Raises DeployError, or what `check` raises."""
         name = target.service.name
         with self.records.lock(name, check=check, timeout=self.lock_timeout):
-            self.records.forget(name)
             self._turns(_Work(self, target, Wanted(), {}, check))
             self.traffic.remove(name)
+            self.records.forget(name)
 
     def watch(self, target: Target, seconds: float, check: Check) -> None:
         """Keeps probing for `seconds`. Raises ReplicaFailed as soon as a replica is unhealthy or ends."""
@@ -165,29 +165,32 @@ class _Work:
         return Condition.HEALTHY if found.name in self.healthy else Condition.RUNNING
 
     def _routed(self, found: Sequence[Found]) -> frozenset[str]:
-        route = self._route_now()
+        """Who serves. The record is written before each switch, so it tells whom the switch was meant to lead
+        to; without one, addresses tell."""
         record = self.host.records.read(self.service.name)
-        # An address alone may by now belong to another container.
-        known = set(record.serving) if record else set()
+        if record is not None:
+            return frozenset(f.name for f in found if f.backend is not None and f.name in record.serving)
+        route = self._route_now()
         backends = set(route.backends) if route else set()
-        return frozenset(f.name for f in found if f.backend in backends and f.name in known)
+        return frozenset(f.name for f in found if f.backend in backends)
 
     def _route_now(self) -> base.Route | None:
         routes = self.host.traffic.routes()
         return next((route for route in routes if route.service == self.service.name), None)
 
     def _heal(self, found: Sequence[Found]) -> None:
-        """A route that leads to what is gone, or from another port, is put right before anything else."""
-        if self.service.publish is None:
-            if self._route_now() is not None:
-                self.host.traffic.remove(self.service.name)
-            return
+        """Completes a switch that was interrupted; leads away from what is gone, has moved to another address,
+        or from another port, before anything else."""
         route = self._route_now()
-        if route is None or not self.wanted.names:
+        if self.service.publish is None:
+            if route is not None:
+                self.host.traffic.remove(self.service.name)
             return
         routed = self._routed(found)
         living = {f.backend for f in found if f.name in routed}
-        if set(route.backends) != living or route.port != self.service.publish:
+        if route is None and not living:
+            return
+        if route is None or set(route.backends) != living or route.port != self.service.publish:
             self._route(tuple(sorted(routed)))
 
     def _start(self, name: str) -> None:
@@ -222,8 +225,7 @@ class _Work:
         lost = [name for name in names if name in self.healthy and backends.get(name) is None]
         if lost:
             raise ReplicaFailed(f"{', '.join(lost)} ended before it could serve")
-        if self.wanted.names:
-            self.host.records.write(Desired(target=self.target, serving=tuple(name for name, _ in chosen)))
+        self.host.records.write(Desired(target=self.target, serving=tuple(name for name, _ in chosen)))
         self.host.traffic.switch(
             base.Route(self.service.name, self.service.publish, tuple(backend for _, backend in chosen))
         )

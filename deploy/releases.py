@@ -14,6 +14,8 @@ RELEASE_LABEL = "shipway.release"
 DIGEST_LABEL = "shipway.digest"
 INDEX_LABEL = "shipway.replica"
 PORT_LABEL = "shipway.port"
+STAGE_LABELS = ("shipway.attempt", "shipway.owner")
+"""Of containers that belong to a stage, and go when it ends. Not to be found on a replica."""
 
 STOP_GRACE = 10
 """Seconds between SIGTERM and SIGKILL. Nothing is routed to a replica any more when it is stopped."""
@@ -62,6 +64,8 @@ def container_options(target: Target, index: int, secrets: Mapping[str, str]) ->
             DIGEST_LABEL: target.digest,
             INDEX_LABEL: str(index),
             **({PORT_LABEL: str(service.port)} if service.port else {}),
+            # A snapshot's image may carry these from the container that it was taken of.
+            **dict.fromkeys(STAGE_LABELS, ""),
         },
         "restart_policy": {"Name": "unless-stopped"},
         "security_opt": ["no-new-privileges"],

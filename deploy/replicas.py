@@ -80,7 +80,7 @@ class Replicas:
                 else:
                     self._engine.images.pull(repository)
             except APIError as error:
-                if attempt == PULL_TRIES or (error.status_code or 500) < 500:
+                if attempt == PULL_TRIES or error.is_client_error():
                     raise
                 time.sleep(0.25 * 2**attempt)
             else:
@@ -131,19 +131,15 @@ class Replicas:
     def last_words(self, name: str, lines: int = 5) -> list[str]:
         """The end of its log, for the reader of a failed rollout."""
         try:
-            text = self._engine.containers.get(name).logs(tail=lines)
+            text: Any = self._engine.containers.get(name).logs(tail=lines)
         except (DockerException, requests.RequestException):
             return []
-        return [
-            line[:500]
-            for line in b"".join([text] if isinstance(text, bytes) else text).decode(errors="replace").splitlines()
-            if line.strip()
-        ]
+        return [line[:500] for line in text.decode(errors="replace").splitlines() if line.strip()]
 
     def probe(self, found: Found, health: Health | None) -> Probe:
         """How to ask this replica. Without a health check: its port, else only that it lives."""
         if health is not None and health.cmd is not None:
-            return self._command_probe(found.name, health.cmd, health.timeout)
+            return self._command_probe(found.name, health.cmd)
         port = (health.port if health else None) or found.port
         if found.address is None or port is None:
             return lambda: self.ended(found.name) if port is None else "it has no address"
@@ -163,18 +159,18 @@ class Replicas:
             return "it ended and was started again"
         return None
 
-    def _command_probe(self, name: str, command: tuple[str, ...], timeout: float) -> Probe:
-
+    def _command_probe(self, name: str, command: tuple[str, ...]) -> Probe:
         line = list(command) if len(command) > 1 else ["/bin/sh", "-c", command[0]]
 
         def probe() -> str | None:
             try:
-                code, output = self._engine.containers.get(name).exec_run(line, demux=False)
+                answer: Any = self._engine.containers.get(name).exec_run(line)
             except (DockerException, requests.RequestException) as error:
                 return f"{shlex.join(line)}: {error}"
+            code, output = answer
             if code == 0:
                 return None
-            words = bytes(output or b"").decode(errors="replace").strip().splitlines()
+            words = (output or b"").decode(errors="replace").strip().splitlines()
             return f"{shlex.join(line)} exited with {code}{': ' + words[-1][:200] if words else ''}"
 
         return probe

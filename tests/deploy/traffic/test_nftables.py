@@ -39,7 +39,7 @@ def test_says_what_is_missing():
     with pytest.raises(TrafficError, match="install the package nftables"):
         NftTraffic(TABLE, command=("/nonexistent/nft",)).routes()
     with pytest.raises(TrafficError, match="can't be a service's name"):
-        NftTraffic(TABLE, command=("echo", '{"nftables": []}')).switch(route(2, service='a" drop'))
+        NftTraffic(TABLE, command=("sh", "-c", "echo '{}'")).switch(route(2, service='a" drop'))
 
 
 @pytest.mark.kernel
@@ -124,9 +124,7 @@ def test_loopback_services_stay_private(netlab: Any):
     netlab._ip("-n", neighbour, "route", "add", "127.0.0.9", "via", "10.9.0.1", "table", "local")
 
     def trespass() -> None:
-        connection = http.client.HTTPConnection(
-            "127.0.0.9", 8000, timeout=0.3, source_address=("10.9.0.9", 0)
-        )
+        connection = http.client.HTTPConnection("127.0.0.9", 8000, timeout=0.3, source_address=("10.9.0.9", 0))
         connection.request("GET", "/")
 
     with pytest.raises(OSError):  # noqa: PT011
