@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from engine.build import progress
+from engine.build import progress, sharedcache
 from engine.build.addresses import AddressPolicy
 from engine.build.cachemounts import CacheMounts
 from engine.build.context import Context, FolderContext, read_dockerfile_bytes, read_ignore_rules
@@ -26,10 +26,10 @@ from engine.build.progress import Progress
 from engine.build.request import BuildRequest
 from engine.build.scope import global_scope
 from engine.build.solver import Solver, in_thread
-from engine.build.stepcache import StepCache
+from engine.build.stepcache import Result, StepCache
 from engine.build.trees import EmptyTree, Tree
 from engine.config import EngineConfig
-from engine.errors import InvalidInput
+from engine.errors import EngineError, InvalidInput, NotFound
 from engine.images.descriptor import Platform
 from engine.images.image import Image
 from engine.images.reference import Reference
@@ -112,10 +112,14 @@ class Builder:
                 tree,
                 preparation,
                 stages,
+                await self._import(request, pull, tell),
                 _epoch(request),
                 tell,
             )
             standing, config = await solver.solve(graph.target)
+            config = sharedcache.strip(config)
+            if request.build_args.get(sharedcache.ASKED_BY) in ("1", "true"):
+                config = sharedcache.embed(config, solver.results)
         if request.labels:
             labels = {printable(name): printable(value) for name, value in request.labels.items()}
             inner = msgspec.structs.replace(config.config, labels={**config.config.labels, **labels})
@@ -127,6 +131,23 @@ class Builder:
             image = await in_thread(lambda: self._images.get(image.id))
         tell(progress.Built(image.id, request.tags))
         return image
+
+    async def _import(self, request: BuildRequest, pull: Pull, tell: Progress) -> dict[str, Result]:
+        """What the images named by --cache-from bring along. One that can't be had is no reason to fail."""
+        found: dict[str, Result] = {}
+        for name in () if request.no_cache else request.cache_from:
+            try:
+                try:
+                    image = await in_thread(partial(self._images.get, name))
+                except NotFound:
+                    image = await pull(Reference.parse(name), None)
+                records = sharedcache.extract(image.config)
+                if records:
+                    await in_thread(partial(self._images.lowerdirs, image.id))
+                found.update(records)
+            except EngineError as error:
+                tell(progress.Notice(f"--cache-from {name}: {error}"))
+        return found
 
 
 def _context(request: BuildRequest) -> Context | None:
@@ -148,7 +169,7 @@ def _unconsumed(request: BuildRequest, dockerfile: Dockerfile, stages: Iterable[
     """The --build-args that nothing in the built stages has asked for."""
     asked = {name.name for arg in dockerfile.global_args for name in arg.declared}
     asked |= {name for stage in stages for name in stage.work.args}
-    return [name for name in request.build_args if name not in asked | PROXY_ARGS | {_EPOCH}]
+    return [name for name in request.build_args if name not in asked | PROXY_ARGS | {_EPOCH, sharedcache.ASKED_BY}]
 
 
 async def build(

@@ -75,6 +75,7 @@ class Solver:
         tree: Tree,
         preparation: Preparation,
         stages: Mapping[int, ReadyStage],
+        imported: Mapping[str, Result],
         epoch: int | None,
         tell: Progress,
     ) -> None:
@@ -89,11 +90,14 @@ class Solver:
         self._tree = tree
         self._preparation = preparation
         self._stages = stages
+        self._imported = imported
         self._epoch = epoch
         self._tell = tell
         self._spaces = config.data_root / "build" / "steps"
         self._host_ca = host_bundle() if config.trust_host_ca else None
         self._solved: dict[int, asyncio.Task[Standing]] = {}
+        self.results: dict[str, Result] = {}
+        """What was found or made, by its keys."""
         self._numbers: dict[int, int] = {}
         self._total = 0
         for position, stage in stages.items():
@@ -173,12 +177,12 @@ class Solver:
 
     async def _change(self, change: ChangeConfig, standing: Standing, number: int) -> Standing:
         key = cachekey.change_key(standing.before, change)
-        known = None if self._request.no_cache else self._cache.get(key)
+        known = self._look_up(key)
         if known is not None:
             self._tell(progress.StepCached(number))
         created = self._now() if known is None or self._epoch is not None else known.created
         if known is None:
-            self._cache.put((key,), Result("", "", created))
+            self._keep((key,), Result("", "", created))
         return standing.with_change(change.created_by, created, f"{key} {created}")
 
     async def _make_folder(self, make: MakeFolder, standing: Standing, number: int) -> Standing:
@@ -304,7 +308,7 @@ class Solver:
         async with self._flights.alone(key):
             known = await self._known(key, standing, action)
             if known is not None:
-                if also:
+                if key not in self._imported:
                     self._remember(also, known)
                 self._tell(progress.StepCached(number))
                 return known
@@ -321,7 +325,7 @@ class Solver:
                     after = standing.with_change(action.created_by, created, f"{key} {created}")
             finally:
                 await in_thread(space.remove)
-            self._cache.put((key, *also), result)
+            self._keep((key, *also), result)
             return after
 
     def _commit(self, standing: Standing, space: Workspace) -> Layer:
@@ -339,9 +343,7 @@ class Solver:
         return self._images.layer(chain) if self._images.layers.has(chain) else None
 
     async def _known(self, key: str, standing: Standing, action: Action) -> Standing | None:
-        if self._request.no_cache:
-            return None
-        found = self._cache.get(key)
+        found = self._look_up(key)
         if found is None:
             return None
         created = self._now() if self._epoch is not None else found.created
@@ -353,12 +355,24 @@ class Solver:
             return None
         return self._with_layer(standing, layer, action, created)
 
+    def _look_up(self, key: str) -> Result | None:
+        if self._request.no_cache:
+            return None
+        found = self._cache.get(key) or self._imported.get(key)
+        if found is not None:
+            self.results[key] = found
+        return found
+
+    def _keep(self, keys: tuple[str, ...], result: Result) -> None:
+        self._cache.put(keys, result)
+        self.results.update(dict.fromkeys(keys, result))
+
     def _remember(self, keys: tuple[str, ...], standing: Standing) -> None:
         created = standing.history[-1].created or self._now()
         if standing.history[-1].empty_layer:
-            self._cache.put(keys, Result("", "", created))
+            self._keep(keys, Result("", "", created))
         else:
-            self._cache.put(keys, Result(standing.chain, standing.diff_ids[-1], created))
+            self._keep(keys, Result(standing.chain, standing.diff_ids[-1], created))
 
     def _now(self) -> str:
         moment = time.time() if self._epoch is None else self._epoch
