@@ -135,9 +135,7 @@ class Broker:
         deadline = time.monotonic() + timeout
         while not self.ready():
             if process.poll() is not None:
-                raise BrokerError(
-                    f"the broker ended at its start with {process.returncode}: see {output.name}"
-                )
+                raise BrokerError(f"the broker ended at its start with {process.returncode}: see {output.name}")
             if time.monotonic() > deadline:
                 stop(process, timeout=1.0)
                 raise BrokerError(f"the broker was not ready within {timeout:.0f} s: see {output.name}")
