@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from pipeline.protocol import Phase
+
 _BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600)
 _registry = CollectorRegistry()
 
@@ -31,7 +33,7 @@ def claimed() -> None:
     _claims.inc()
 
 
-def attempt(kind: str, result: str, phases: Mapping[str, float]) -> None:
+def attempt(kind: str, result: str, phases: Mapping[Phase, float]) -> None:
     """An attempt has ended."""
     _attempts.labels(kind, result).inc()
     for phase, seconds in phases.items():

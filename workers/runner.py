@@ -153,10 +153,11 @@ class Runner:
                 host.converge(target, claim.secrets, lease.check)
             case Action.WATCH:
                 host.watch(target, float(step.payload["seconds"]), lease.check)
-            case Action.REVERT if claim.previous is None:
-                host.withdraw(target, lease.check)
             case Action.REVERT:
-                host.converge(Target.of(claim.previous), claim.secrets, lease.check)
+                if claim.previous is None:
+                    host.withdraw(target, lease.check)
+                else:
+                    host.converge(Target.of(claim.previous), claim.secrets, lease.check)
             case unknown:
                 raise DeployError(f"this worker can't {unknown}: it is older than the coordinator; update it")
 
