@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
 import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from urllib3.exceptions import HTTPError
 
+from pipeline.protocol import Stream
 from workers.executors.base import StageFailed
 
 T = TypeVar("T")
@@ -34,7 +36,7 @@ def explained(what: str) -> Iterator[None]:
     except APIError as error:
         refused = error.is_client_error()
         raise StageFailed(f"{what}: {error.explanation or error}", retryable=not refused) from error
-    except (DockerException, requests.RequestException, OSError) as error:
+    except (DockerException, requests.RequestException, HTTPError, OSError) as error:
         raise StageFailed(f"{what}: the engine can't be reached: {error}: is it running?") from error
 
 
@@ -123,6 +125,39 @@ def discard(engine: docker.DockerClient, container: str) -> None:
             time.sleep(0.1)
         else:
             return
+
+
+def execute(
+    engine: docker.DockerClient,
+    container: str,
+    command: list[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    user: str = "",
+    workdir: str | None = None,
+) -> Iterator[tuple[Stream, bytes] | int]:
+    """Runs a command in a running container: its output as it comes, and at the end its exit code.
+
+    docker-py's own exec reads the upgraded connection below the buffer that has read the answer's head, and
+    loses what came with it. Without the upgrade the same frames are an ordinary body.
+    """
+    api: Any = engine.api
+    made = api.exec_create(container, command, environment=dict(environment or {}), user=user, workdir=workdir)["Id"]
+    response = api._post_json(api._url("/exec/{0}/start", made), data={"Detach": False, "Tty": False}, stream=True)
+    api._raise_for_status(response)
+    with closing(response):
+        yield from _frames(response.raw.read)
+    code = api.exec_inspect(made)["ExitCode"]
+    yield 137 if code is None else int(code)
+
+
+def _frames(read: Callable[[int], bytes]) -> Iterator[tuple[Stream, bytes]]:
+    """Docker's multiplexed stream: one byte of stream, three of nothing, four of length, the payload."""
+    while len(head := read(8)) == 8:
+        left = int.from_bytes(head[4:], "big")
+        while left > 0 and (data := read(min(left, 64 * 1024))):
+            left -= len(data)
+            yield ("stderr" if head[0] == 2 else "stdout"), data
 
 
 def abort(response: requests.Response | None) -> None:

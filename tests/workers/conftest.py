@@ -1,13 +1,27 @@
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipeline.errors import PipelineError
+from pipeline.local import LocalStageClient
+from pipeline.store import Store, open_store
+from pipeline.wire import CALLS, PREFIX, kind_of
 from workers.broker import Broker, stop
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -24,3 +38,113 @@ def broker(short_path: Path) -> Iterator[Broker]:
     process = broker.start()
     yield broker
     stop(process)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with open_store(f"sqlite:///{tmp_path / 'server.db'}", lease_seconds=2.0, heartbeat_seconds=0.2) as store:
+        yield store
+
+
+class WorkerApi(ThreadingHTTPServer):
+    """The worker API over a store, as the wire table says it, and nothing else of a server."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, store: Store) -> None:
+        self.client = LocalStageClient(store)
+        self.calls: list[tuple[str, float]] = []
+        self.away = False
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: WorkerApi
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        name = self.path.removeprefix(PREFIX)
+        status, answer = 503, b"{}"
+        if not self.server.away:
+            self.server.calls.append((name, time.time()))
+            call = CALLS[name]
+            try:
+                result = getattr(self.server.client, name)(**call.arguments(body))
+                status, answer = 200, call.encode_result(result)
+            except PipelineError as error:
+                kind, status = kind_of(error)
+                answer = f'{{"error": "{error}", "kind": "{kind}"}}'.encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def api(store: Store) -> Iterator[WorkerApi]:
+    with WorkerApi(store) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout: float = 20.0) -> Any:
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what} did not happen within {timeout:.0f} s"
+        time.sleep(0.01)
+    return value
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Any]:
+    return wait_for
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[str]:
+    """The address of an engine of this session's own, with the image `busybox:1.35`."""
+    import docker
+
+    from scripts.baseimages import BUSYBOX, busybox_root
+
+    place = Path(tempfile.mkdtemp(prefix="swe"))
+    url = f"unix://{place}/e.sock"
+    with (place / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, *os.environ.get("ENGINE_UNDER_TEST", "-m engine").split()),
+                *("--host", url, "--data-root", str(place / "data"), "--exec-root", str(place / "run")),
+            ],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+
+        def up() -> bool:
+            assert process.poll() is None, (place / "log").read_text()
+            return (place / "e.sock").exists()
+
+        wait_for(up, "the engine's start")
+        client = docker.DockerClient(url)
+        name, _, tag = BUSYBOX.partition(":")
+        client.api.import_image_from_data(busybox_root(), repository=name, tag=tag)
+        client.close()
+        yield url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+        shutil.rmtree(place, ignore_errors=True)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from typing import Any
 
 from pipeline.plan.models import ContainerSpec
 from pipeline.protocol import Artifact
-from workers.engine import explained
+from workers.engine import execute, explained
 from workers.executors.base import StageFailed, Work
 
 MAX_BYTES = 1 << 30
@@ -24,14 +23,17 @@ def collect(work: Work, spec: ContainerSpec, container: str) -> tuple[Artifact, 
 
 def _find(work: Work, spec: ContainerSpec, container: str) -> list[str]:
     """Absolute paths. The container's own shell expands the globs, in the working folder."""
-    api: Any = work.engine.api
     patterns = " ".join(_quoted(pattern) for pattern in spec.artifacts)
     script = (
         f'for f in {patterns}; do [ -e "$f" ] || continue; case "$f" in /*) printf "%s\\n" "$f";;'
         ' *) printf "%s/%s\\n" "$PWD" "$f";; esac; done'
     )
-    made = api.exec_create(container, ["/bin/sh", "-c", script], workdir=spec.workdir or spec.source)["Id"]
-    lines = api.exec_start(made).decode(errors="replace").splitlines()
+    output = b"".join(
+        news[1]
+        for news in execute(work.engine, container, ["/bin/sh", "-c", script], workdir=spec.workdir or spec.source)
+        if not isinstance(news, int) and news[0] == "stdout"
+    )
+    lines = output.decode(errors="replace").splitlines()
     if not lines:
         work.log.say(f"no artifacts: nothing is called {', '.join(spec.artifacts)}")
     return list(dict.fromkeys(lines))[:_MAX_FILES]

@@ -16,11 +16,13 @@ from typing import Any
 import requests
 from docker.errors import DockerException
 from docker.types import Ulimit
+from urllib3.exceptions import HTTPError
 
 from deploy.releases import STAGE_LABELS
 from pipeline.plan.models import ContainerSpec
 from pipeline.protocol import Outputs
 from workers.engine import discard, ensure_image, explained, kill
+from workers.engine import execute as execute_in
 from workers.executors import artifacts, sides
 from workers.executors.base import StageFailed, Work
 
@@ -96,30 +98,28 @@ def _as_root(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 def _run(work: Work, spec: ContainerSpec, container: str) -> int:
     """Runs the lines, their output on its way while they run; gives their exit code."""
-    api: Any = work.engine.api
-    script = "\n".join(spec.run)
+    code = 137
     with work.phase("run"), explained("container"):
         try:
-            made = api.exec_create(
+            for news in execute_in(
+                work.engine,
                 container,
-                ["/bin/sh", "-e", "-c", script],
+                ["/bin/sh", "-e", "-c", "\n".join(spec.run)],
                 environment={**work.claim.env, **work.claim.secrets},
                 user=spec.user or "",
                 workdir=spec.workdir or spec.source,
-            )["Id"]
-            for stdout, stderr in api.exec_start(made, stream=True, demux=True):
-                if stdout:
-                    work.log.write("stdout", stdout)
-                if stderr:
-                    work.log.write("stderr", stderr)
-        except (DockerException, requests.RequestException, OSError):
+            ):
+                if isinstance(news, int):
+                    code = news
+                else:
+                    work.log.write(*news)
+        except (DockerException, requests.RequestException, HTTPError, OSError):
             work.lease.check()
             raise
         work.log.flush("stdout")
         work.log.flush("stderr")
         work.lease.check()
-        code = api.exec_inspect(made)["ExitCode"]
-        return 137 if code is None else int(code)
+    return code
 
 
 def _keep(work: Work, spec: ContainerSpec, container: str, image: Any) -> Outputs:
