@@ -125,6 +125,12 @@ def move_mount(source: int, target: str) -> None:
     _call(_MOVE_MOUNT, f"move_mount {target}", source, b"", AT_FDCWD, _text(target), MOVE_MOUNT_F_EMPTY_PATH)
 
 
+def move_mount_to(source: int, target: int) -> None:
+    """Puts the detached mount behind `source` on what the descriptor `target` is open on."""
+    flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
+    _call(_MOVE_MOUNT, "move_mount", source, b"", target, b"", flags)
+
+
 def fsopen(fstype: str) -> int:
     return _call(_FSOPEN, f"fsopen {fstype}", _text(fstype), 1)
 

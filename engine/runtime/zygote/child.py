@@ -6,7 +6,6 @@ It runs in the zygote's child, in its new namespaces, and ends in execve or in a
 from __future__ import annotations
 
 import array
-import contextlib
 import fcntl
 import json
 import os
@@ -17,7 +16,7 @@ import termios
 from typing import Any, NoReturn
 
 from engine.kernel import capabilities, libc
-from engine.runtime.zygote import rootfs
+from engine.runtime.zygote import protocol, rootfs
 
 _SIGNALS = range(1, 65)
 SETUP_FAILED = 255
@@ -33,19 +32,18 @@ def tell(sync: socket.socket, stage: str, error: OSError) -> NoReturn:
         os._exit(SETUP_FAILED)
 
 
-def run_init(sync: socket.socket, stdio: list[int], rootfs_fd: int | None, request: dict[str, Any]) -> NoReturn:
+def run_init(sync: socket.socket, stdio: list[int], request: dict[str, Any]) -> NoReturn:
     """The life of a container's init. `stdio`: three descriptors, or none for a terminal."""
     spec = request["spec"]
     process = spec["process"]
     stage = "prepare"
     try:
-        sync_fd = _keep(sync.fileno(), stdio, rootfs_fd)
-        sync = socket.socket(fileno=sync_fd)
-        rootfs_fd = sync_fd + 1 if rootfs_fd is not None else None
+        sync = socket.socket(fileno=_keep(sync.fileno(), stdio))
         os.setsid()
         stage = "namespaces"
         join(spec.get("linux", {}).get("namespaces", ()))
-        if sync.recv(16) != b"go":
+        word, trees = protocol.receive_raw(sync, len(spec.get("mounts", ())) + 1)
+        if word != b"go":
             os._exit(SETUP_FAILED)
         libc.unshare(libc.CLONE_NEWCGROUP) if _wants(spec, "cgroup") else None
         if spec.get("hostname") and _wants(spec, "uts"):
@@ -53,7 +51,7 @@ def run_init(sync: socket.socket, stdio: list[int], rootfs_fd: int | None, reque
         if spec.get("domainname") and _wants(spec, "uts"):
             libc.setdomainname(spec["domainname"])
         stage = "root filesystem"
-        root = rootfs.enter(spec, rootfs_fd)
+        root = rootfs.enter(spec, trees, _become_root)
         stage = "sysctl"
         for key, value in spec.get("linux", {}).get("sysctl", {}).items():
             _write(f"/proc/sys/{key.replace('.', '/')}", value)
@@ -129,7 +127,7 @@ def find(program: str, path: str) -> str:
 
 
 def limits(process: dict[str, Any]) -> None:
-    """Resource limits and the OOM score. A hard limit above ours is cut to it where we may not raise it."""
+    """Resource limits. A hard limit above ours is cut to it where we may not raise it."""
     for limit in process.get("rlimits", ()):
         kind = getattr(resource, limit["type"], None)
         if kind is None:
@@ -140,11 +138,6 @@ def limits(process: dict[str, Any]) -> None:
         except (ValueError, OSError):
             most = resource.getrlimit(kind)[1]
             resource.setrlimit(kind, (_least(soft, most), _least(hard, most)))
-    score = process.get("oomScoreAdj")
-    if score is not None:
-        # Lowering it needs CAP_SYS_RESOURCE, which not every host's root has.
-        with contextlib.suppress(PermissionError):
-            _write("/proc/self/oom_score_adj", str(score))
 
 
 def join(namespaces: list[dict[str, str]]) -> None:
@@ -163,11 +156,16 @@ def _wants(spec: dict[str, Any], kind: str) -> bool:
     )
 
 
-def _keep(sync: int, stdio: list[int], rootfs_fd: int | None) -> int:
-    """Moves what is needed to 0, 1, 2, 3 (and 4) and closes everything else the zygote had open."""
+def _become_root() -> None:
+    """Root of the user namespace, where there is one: until now this was the host's, who is nobody in it."""
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+
+
+def _keep(sync: int, stdio: list[int]) -> int:
+    """Moves what is needed to 0, 1, 2 and 3 and closes everything else the zygote had open."""
     wanted = [*(stdio or [os.open("/dev/null", os.O_RDWR)] * 3), sync]
-    if rootfs_fd is not None:
-        wanted.append(rootfs_fd)
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 100) for fd in wanted]
     for target, fd in enumerate(high):
         os.dup2(fd, target, inheritable=target < 3)

@@ -77,6 +77,9 @@ class Container(Process):
         self.cgroup = cgroup
         self.folder = folder
         self.tty = bool(spec["process"].get("terminal"))
+        linux = spec.get("linux", {})
+        self.mappings = {key: linux[key] for key in ("uidMappings", "gidMappings") if linux.get(key)}
+        self.users = any(namespace["type"] == "user" for namespace in linux.get("namespaces", ()))
         self.status = "created"
         self.stdin: int | None = None
         self.output: tuple[int, int] = (-1, -1)

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from engine.kernel import libc
 from engine.kernel.cgroup.host import cgroup
 from engine.runtime.zygote import child
+from engine.runtime.zygote.birth import owned, score_oom
 
 _ALL = (
     libc.CLONE_NEWNS
@@ -35,12 +36,14 @@ def run_exec(target: int, group: str, sync: socket.socket, fds: list[int], reque
         sync, pidfd = socket.socket(fileno=3), 4
         cgroup(group).join(os.getpid())
         child.limits(process)
-        libc.setns(pidfd, _ALL)
+        score_oom(os.getpid(), process.get("oomScoreAdj"))
+        owned(list(range(3)), request["spec"] | {"process": process})
+        libc.setns(pidfd, _ALL | (libc.CLONE_NEWUSER if request["users"] else 0))
         os.close(pidfd)
         # Its parent is to be the zygote, which will see its end; this helper is gone by then.
         pid = libc.clone(libc.CLONE_PARENT)
         if pid:
-            sync.send(b"pid %d" % _outer_pid(pid))
+            sync.send(b"pid %d" % pid)
             os._exit(0)
         os.setsid()
         if process.get("terminal"):
@@ -49,7 +52,3 @@ def run_exec(target: int, group: str, sync: socket.socket, fds: list[int], reque
         child.become(sync, process, request.get("seccomp"))
     except OSError as error:
         child.tell(sync, stage, error)
-
-
-def _outer_pid(pid: int) -> int:
-    return pid

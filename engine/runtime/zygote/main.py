@@ -20,7 +20,8 @@ from typing import Any
 
 from engine.kernel import libc
 from engine.kernel.cgroup.host import cgroup
-from engine.runtime.zygote import child, protocol, rootfs
+from engine.runtime.zygote import child, detached, protocol
+from engine.runtime.zygote.birth import born, map_ids, owned, score_oom
 from engine.runtime.zygote.container import Container, Exec, Process, exit_code
 from engine.runtime.zygote.enter import run_exec
 from engine.runtime.zygote.logpump import Sink, Stream, log_file
@@ -40,7 +41,8 @@ class Zygote:
         self._clients: list[socket.socket] = []
         self._going = True
         os.makedirs(self._mount_point, mode=0o700, exist_ok=True)
-        os.makedirs(f"{exec_root}/containers", mode=0o700, exist_ok=True)
+        for folder in ("containers", "lower"):
+            os.makedirs(f"{exec_root}/{folder}", mode=0o700, exist_ok=True)
 
     # The loop
 
@@ -119,7 +121,8 @@ class Zygote:
         try:
             self._spawn(container, request)
         except OSError:
-            self._forget(container)
+            if container.pidfd < 0:
+                self._forget(container)
             raise
         self._containers[name] = container
 
@@ -139,7 +142,6 @@ class Zygote:
             container.failed = True
 
         self._watch(container.sync.fileno(), ready)
-        container.sync.send(b"go")
         return None
 
     def _spawn(self, container: Container, request: dict[str, Any]) -> None:
@@ -149,19 +151,32 @@ class Zygote:
         group.apply(spec.get("linux", {}).get("resources") or {})
         container.oom_base = group.oom_kills()
         spec["root"]["path"] = self._mount_point if request.get("rootfs") else spec["root"]["path"]
-        root = rootfs.overlay(request["rootfs"]) if request.get("rootfs") else None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stdio, far = ([], []) if spec["process"].get("terminal") else _pipes(request.get("open_stdin", False))
-        flags = _clone_flags(spec)
-        pid = _clone_in(spec, flags)
-        if pid == 0:
-            child.run_init(theirs, far, root, request)
+        owned(far, spec)
+        pid = born(spec, lambda: child.run_init(theirs, far, request))
         theirs.close()
-        for fd in [*far, *([root] if root is not None else [])]:
+        for fd in far:
             os.close(fd)
         container.begin(pid, ours, stdio)
-        group.join(pid)
         self._watch(container.pidfd, lambda: self._reap(container))
+        try:
+            users = map_ids(pid, spec)
+            group.join(pid)
+            score_oom(pid, spec["process"].get("oomScoreAdj"))
+            trees = detached.mounts(request, users, f"{self._root}/lower")
+            try:
+                protocol.send_raw(ours, b"go", tuple(trees))
+            finally:
+                for fd in trees:
+                    os.close(fd)
+                if users is not None:
+                    os.close(users)
+        except OSError:
+            # Its end is seen and cleared up by _reap, as any other's.
+            container.failed = True
+            signal.pidfd_send_signal(container.pidfd, signal.SIGKILL)
+            raise
 
     def _pump(self, container: Container, request: dict[str, Any]) -> None:
         log = log_file(request.get("log"))
@@ -230,6 +245,7 @@ class Zygote:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         helper = os.fork()
         if helper == 0:
+            request |= {"spec": {"linux": container.mappings}, "users": container.users}
             run_exec(container.pid, container.cgroup, theirs, fds, request)
         theirs.close()
         run = Exec(request["exec"], ours)
@@ -389,45 +405,6 @@ class Zygote:
         return container
 
 
-def _clone_flags(spec: dict[str, Any]) -> int:
-    kinds = {
-        "pid": libc.CLONE_NEWPID,
-        "network": libc.CLONE_NEWNET,
-        "ipc": libc.CLONE_NEWIPC,
-        "uts": libc.CLONE_NEWUTS,
-        "mount": libc.CLONE_NEWNS,
-    }
-    flags = libc.CLONE_NEWNS
-    for namespace in spec.get("linux", {}).get("namespaces", ()):
-        if not namespace.get("path"):
-            flags |= kinds.get(namespace["type"], 0)
-    return flags
-
-
-def _clone_in(spec: dict[str, Any], flags: int) -> int:
-    """clone(), in another container's pid namespace where the spec names one."""
-    path = next(
-        (
-            namespace["path"]
-            for namespace in spec.get("linux", {}).get("namespaces", ())
-            if namespace["type"] == "pid" and namespace.get("path")
-        ),
-        None,
-    )
-    if path is None:
-        return libc.clone(flags)
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        # It changes where children are born, not where this process is.
-        libc.setns(fd, libc.CLONE_NEWPID)
-        return libc.clone(flags & ~libc.CLONE_NEWPID)
-    finally:
-        libc.setns(own, libc.CLONE_NEWPID)
-        os.close(fd)
-        os.close(own)
-
-
 def _pipes(open_stdin: bool) -> tuple[list[int], list[int]]:
     """Near ends [stdin or -1, stdout, stderr] and far ends in the same order."""
     out, err = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
@@ -476,6 +453,6 @@ def main(exec_root: str, cgroup_parent: str, listener_fd: int) -> None:
     gc.disable()
     zygote.serve(listener)
     os.unlink(f"{exec_root}/zygote.sock")
-    for folder in ("rootfs", "containers"):
+    for folder in ("rootfs", "containers", "lower"):
         os.rmdir(f"{exec_root}/{folder}")
     cgroup(cgroup_parent).remove()

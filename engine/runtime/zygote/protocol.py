@@ -30,6 +30,23 @@ def send(sock: socket.socket, message: dict[str, Any], descriptors: tuple[int, .
     sock.sendmsg([raw], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
+def send_raw(sock: socket.socket, message: bytes, descriptors: tuple[int, ...] = ()) -> None:
+    """A bare word to a child, with the descriptors that it needs."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+    sock.sendmsg([message], rights, socket.MSG_NOSIGNAL)
+
+
+def receive_raw(sock: socket.socket, most: int) -> tuple[bytes, list[int]]:
+    """The other end of `send_raw`, with room for `most` descriptors."""
+    descriptors = array.array("i")
+    space = socket.CMSG_SPACE(most * descriptors.itemsize)
+    message, ancillary, _, _ = sock.recvmsg(256, space, socket.MSG_CMSG_CLOEXEC)
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    return message, list(descriptors)
+
+
 def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     """The next packet, or None at the end. The descriptors are the caller's to close."""
     space = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)

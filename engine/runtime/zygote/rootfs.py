@@ -9,11 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from typing import Any
 
 from engine.kernel import libc
 from engine.kernel.cgroup.host import hierarchies
 from engine.kernel.paths import openat2
+from engine.runtime.zygote.detached import is_bind
 
 _FLAGS = {
     "ro": libc.MS_RDONLY,
@@ -26,8 +28,6 @@ _FLAGS = {
     "nodiratime": libc.MS_NODIRATIME,
     "relatime": libc.MS_RELATIME,
     "strictatime": libc.MS_STRICTATIME,
-    "bind": libc.MS_BIND,
-    "rbind": libc.MS_BIND | libc.MS_REC,
 }
 _CLEARED = {
     "rw": libc.MS_RDONLY,
@@ -68,20 +68,30 @@ _MAX_LINKS = 40
 _KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
-def enter(spec: dict[str, Any], rootfs_fd: int | None) -> str:
-    """Makes the spec's root the root of this process, with the spec's mounts and devices in it."""
+def enter(spec: dict[str, Any], trees: list[int], become_root: Callable[[], None]) -> str:
+    """Makes the spec's root the root of this process, with the spec's mounts and devices in it.
+
+    `trees`: the mounts that were made outside, the root's overlay first where it has one. `become_root` is called once
+    nothing of the host has to be looked up any more.
+    """
     linux = spec.get("linux", {})
     libc.mount(None, "/", None, _PROPAGATION.get(linux.get("rootfsPropagation") or "rslave", 0) | libc.MS_REC)
     root = spec["root"]["path"]
-    if rootfs_fd is not None:
-        libc.move_mount(rootfs_fd, root)
-        os.close(rootfs_fd)
+    binds = [mount for mount in spec.get("mounts", ()) if is_bind(mount)]
+    if len(trees) > len(binds):
+        overlay = trees.pop(0)
+        libc.move_mount(overlay, root)
+        os.close(overlay)
     else:
         libc.mount(root, root, None, libc.MS_BIND | libc.MS_REC)
     libc.mount(None, root, None, libc.MS_PRIVATE)
     root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    become_root()
     for mount in spec.get("mounts", ()):
-        _mount(root_fd, mount)
+        if is_bind(mount):
+            _attach(root_fd, mount["destination"], trees.pop(0))
+        else:
+            _mount(root_fd, mount)
     if any(mount["destination"] == "/dev" for mount in spec.get("mounts", ())):
         _devices(root_fd, spec)
     os.fchdir(root_fd)
@@ -116,8 +126,8 @@ def protect(spec: dict[str, Any], root: str) -> None:
         _remount(root, _inherited(root) | libc.MS_RDONLY)
 
 
-def split_options(options: list[str]) -> tuple[int, int, int, str]:
-    """Mount options → flags, propagation, MS_REC where they hold for a whole tree, and the rest as data."""
+def split_options(options: list[str]) -> tuple[int, int, str]:
+    """Mount options → flags, propagation, and the rest as the file system's own data."""
     flags = propagation = 0
     data = []
     for option in options:
@@ -129,37 +139,37 @@ def split_options(options: list[str]) -> tuple[int, int, int, str]:
             propagation |= _PROPAGATION[option]
         else:
             data.append(option)
-    return flags, propagation, flags & libc.MS_REC, ",".join(data)
+    return flags, propagation, ",".join(data)
+
+
+def _attach(root: int, destination: str, tree: int) -> None:
+    fd = _mount_point(root, destination, stat.S_ISDIR(os.fstat(tree).st_mode))
+    try:
+        libc.move_mount_to(tree, fd)
+    finally:
+        os.close(fd)
+        os.close(tree)
 
 
 def _mount(root: int, mount: dict[str, Any]) -> None:
-    kind, source = mount.get("type") or "bind", mount.get("source") or ""
-    flags, propagation, recursive, data = split_options(mount.get("options", []))
+    kind, source = mount["type"], mount.get("source") or ""
+    flags, propagation, data = split_options(mount.get("options", []))
     if kind == "cgroup":
         _mount_cgroup(root, mount["destination"], flags)
         return
-    binds = flags & libc.MS_BIND or kind == "bind"
-    is_folder = not binds or os.path.isdir(source)
-    fd = _mount_point(root, mount["destination"], is_folder)
-    target = f"/proc/self/fd/{fd}"
+    fd = _mount_point(root, mount["destination"], True)
     try:
-        if binds:
-            libc.mount(source, target, None, libc.MS_BIND | recursive)
-            # The mount now covers the descriptor's place: look at it anew.
-            os.close(fd)
-            fd = _mount_point(root, mount["destination"], is_folder)
-            target = f"/proc/self/fd/{fd}"
-            extra = flags & ~(libc.MS_BIND | libc.MS_REC)
-            if extra:
-                _remount(target, _inherited(target) | extra)
-        else:
-            libc.mount(source or kind, target, kind, flags & ~libc.MS_REC, data or None)
-            os.close(fd)
-            fd = _mount_point(root, mount["destination"], is_folder)
-            target = f"/proc/self/fd/{fd}"
-        if propagation:
-            libc.mount(None, target, None, propagation)
+        libc.mount(source or kind, f"/proc/self/fd/{fd}", kind, flags, data or None)
+    except PermissionError:
+        if kind != "sysfs":
+            raise
+        # Only the owner of a network namespace may see its /sys; whoever shares the host's is shown the host's.
+        libc.mount("/sys", f"/proc/self/fd/{fd}", None, libc.MS_BIND | libc.MS_REC)
     finally:
+        os.close(fd)
+    if propagation:
+        fd = _mount_point(root, mount["destination"], True)
+        libc.mount(None, f"/proc/self/fd/{fd}", None, propagation)
         os.close(fd)
 
 
@@ -275,19 +285,3 @@ def _inherited(path: str) -> int:
 
 def _remount(path: str, flags: int) -> None:
     libc.mount(None, path, None, libc.MS_BIND | libc.MS_REMOUNT | flags)
-
-
-def overlay(request: dict[str, Any]) -> int:
-    """A detached overlay mount of the request's layers: any number of them, and nothing on the host."""
-    fd = libc.fsopen("overlay")
-    try:
-        for layer in request["lower"]:
-            libc.fsconfig(fd, libc.FSCONFIG_SET_STRING, "lowerdir+", layer)
-        libc.fsconfig(fd, libc.FSCONFIG_SET_STRING, "upperdir", request["upper"])
-        libc.fsconfig(fd, libc.FSCONFIG_SET_STRING, "workdir", request["work"])
-        if request.get("volatile"):
-            libc.fsconfig(fd, libc.FSCONFIG_SET_FLAG, "volatile")
-        libc.fsconfig(fd, libc.FSCONFIG_CMD_CREATE)
-        return libc.fsmount(fd)
-    finally:
-        os.close(fd)

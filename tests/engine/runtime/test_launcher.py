@@ -2,10 +2,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import tempfile
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psutil
@@ -13,114 +10,23 @@ import pytest
 
 from engine.errors import Conflict, SystemFailure
 from engine.kernel.cgroup.host import groups_below
-from engine.runtime.launcher import ExecFailed, Exit, Launcher, LogConfig, Overlay
+from engine.runtime.launcher import ExecFailed, Launcher
 from engine.runtime.spec import (
-    Capabilities,
     ConsoleSize,
     IDMapping,
     Linux,
     LinuxMemory,
-    LinuxNamespace,
     LinuxPids,
     LinuxResources,
     LinuxSeccomp,
     LinuxSyscall,
     Mount,
     Process,
-    Root,
-    Spec,
     User,
 )
+from tests.engine.runtime.boxes import MOUNTS, Box, make_spec
 
 pytestmark = pytest.mark.kernel
-
-NAMESPACES = ("pid", "network", "ipc", "uts", "mount", "cgroup")
-KEPT = ["CAP_CHOWN", "CAP_KILL"]
-MOUNTS = [
-    Mount("/proc", "proc", "proc", ["nosuid", "noexec", "nodev"]),
-    Mount("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
-    Mount("/dev/pts", "devpts", "devpts", ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
-    Mount("/sys", "sysfs", "sysfs", ["nosuid", "noexec", "nodev", "ro"]),
-]
-
-
-@pytest.fixture
-def exec_root() -> Iterator[Path]:
-    # A socket's path has at most 107 bytes: pytest's own folders are too deep.
-    folder = Path(tempfile.mkdtemp(prefix="shipway-"))
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-async def launcher(exec_root: Path) -> AsyncIterator[Launcher]:
-    parent = f"/shipway/test-{exec_root.name}"
-    launcher = await Launcher.connect(exec_root, parent)
-    yield launcher
-    await launcher.shutdown()
-    assert groups_below(parent) == []
-
-
-@pytest.fixture(scope="session")
-def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("layer")
-    (root / "bin").mkdir()
-    shutil.copy("/bin/busybox", root / "bin" / "busybox")
-    for applet in ("sh", "true", "cat", "id", "ps", "sleep", "echo", "hostname", "stty", "mkdir", "ls", "grep"):
-        (root / "bin" / applet).hardlink_to(root / "bin" / "busybox")
-    (root / "tmp").mkdir(mode=0o777)
-    return root
-
-
-class Box:
-    """Makes and runs containers of one layer."""
-
-    def __init__(self, launcher: Launcher, layer: Path, folder: Path) -> None:
-        self.launcher, self._layer, self._folder = launcher, layer, folder
-
-    def overlay(self, name: str) -> Overlay:
-        for part in ("upper", "work"):
-            (self._folder / name / part).mkdir(parents=True)
-        return Overlay((self._layer,), self._folder / name / "upper", self._folder / name / "work")
-
-    def log(self, name: str) -> LogConfig:
-        return LogConfig(self._folder / name / "log")
-
-    async def create(self, name: str, spec: Spec, *, open_stdin: bool = False) -> int:
-        return await self.launcher.create(
-            name, spec, rootfs=self.overlay(name), log=self.log(name), open_stdin=open_stdin
-        )
-
-    async def run(self, spec: Spec, name: str = "one") -> tuple[Exit, str]:
-        """Runs to the end; returns it and what was written, both streams together."""
-        await self.create(name, spec)
-        try:
-            await self.launcher.start(name)
-            exited = await self.launcher.wait(name)
-        finally:
-            await self.launcher.delete(name)
-        return exited, "".join(entry["log"] for entry in self.entries(name))
-
-    def entries(self, name: str = "one") -> list[dict[str, str]]:
-        return [json.loads(line) for line in self.log(name).path.read_text().splitlines()]
-
-
-@pytest.fixture
-def box(launcher: Launcher, layer: Path, tmp_path: Path) -> Box:
-    return Box(launcher, layer, tmp_path)
-
-
-def make_spec(*args: str, linux: Linux | None = None, **process: object) -> Spec:
-    linux = linux or Linux()
-    linux.namespaces = linux.namespaces or [LinuxNamespace(kind) for kind in NAMESPACES]
-    options = {"capabilities": Capabilities(KEPT, KEPT, [], KEPT, []), **process}
-    return Spec(
-        process=Process(list(args), env=["PATH=/bin"], **options),  # type: ignore[arg-type]
-        root=Root("/"),
-        hostname="box",
-        mounts=MOUNTS,
-        linux=linux,
-    )
 
 
 async def test_the_exit_status_and_both_streams_are_kept(box: Box) -> None:

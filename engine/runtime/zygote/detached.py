@@ -1,0 +1,114 @@
+"""Mounts that are made outside of a container and handed in: its layers, and what of the host is bound into it.
+
+They are made here, with the host's rights and names, and given to the container's init as descriptors: so a folder that
+the container's root may not even pass through can be bound, no link is followed in a place that the container rules,
+and ids can be mapped. Nothing of it is ever seen on the host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any
+
+from engine.kernel import libc
+from engine.runtime.zygote.birth import outside
+
+_ATTRIBUTES = {
+    "ro": libc.MOUNT_ATTR_RDONLY,
+    "nosuid": libc.MOUNT_ATTR_NOSUID,
+    "nodev": libc.MOUNT_ATTR_NODEV,
+    "noexec": libc.MOUNT_ATTR_NOEXEC,
+}
+_PROPAGATION = {
+    "private": libc.MS_PRIVATE,
+    "slave": libc.MS_SLAVE,
+    "shared": libc.MS_SHARED,
+    "unbindable": libc.MS_UNBINDABLE,
+}
+
+
+def is_bind(mount: dict[str, Any]) -> bool:
+    return mount.get("type") == "bind" or not {"bind", "rbind"}.isdisjoint(mount.get("options", ()))
+
+
+def mounts(request: dict[str, Any], users: int | None, scratch: str) -> list[int]:
+    """The overlay, if there is one, then each bind of the spec in its order; the caller's to close."""
+    made: list[int] = []
+    try:
+        if request.get("rootfs"):
+            if users is not None:
+                _give_upper(request["rootfs"]["upper"], request["spec"])
+            made.append(_overlay(request["rootfs"], users, scratch))
+        for mount in filter(is_bind, request["spec"].get("mounts", ())):
+            made.append(_bind(mount, users))  # noqa: PERF401 - what was made is closed when a later one fails
+    except OSError:
+        for fd in made:
+            os.close(fd)
+        raise
+    return made
+
+
+def _give_upper(upper: str, spec: dict[str, Any]) -> None:
+    """A new upper folder belongs to whoever made it; it shows as the root folder, which the container's root owns."""
+    owner = os.stat(upper)
+    uid, gid = outside(spec, 0, 0)
+    if owner.st_uid == 0 != uid:
+        os.chown(upper, uid, gid)
+
+
+def _overlay(request: dict[str, Any], users: int | None, scratch: str) -> int:
+    """A mount of any number of layers; in a user namespace the lower ones are shown with its ids."""
+    lower = request["lower"]
+    if users is None:
+        return _overlay_of(lower, request)
+    # One mapped mount over the folder that holds all layers serves them all.
+    above = os.path.commonpath(lower)
+    tree = libc.open_tree(libc.AT_FDCWD, above, libc.OPEN_TREE_CLONE | libc.OPEN_TREE_CLOEXEC)
+    try:
+        libc.mount_setattr(tree, attributes=libc.MOUNT_ATTR_IDMAP, userns=users)
+        libc.move_mount(tree, scratch)
+    finally:
+        os.close(tree)
+    try:
+        return _overlay_of([os.path.normpath(f"{scratch}/{os.path.relpath(layer, above)}") for layer in lower], request)
+    finally:
+        libc.umount(scratch, libc.MNT_DETACH)
+
+
+def _overlay_of(lower: list[str], request: dict[str, Any]) -> int:
+    fd = libc.fsopen("overlay")
+    try:
+        for layer in lower:
+            libc.fsconfig(fd, libc.FSCONFIG_SET_STRING, "lowerdir+", layer)
+        libc.fsconfig(fd, libc.FSCONFIG_SET_STRING, "upperdir", request["upper"])
+        libc.fsconfig(fd, libc.FSCONFIG_SET_STRING, "workdir", request["work"])
+        if request.get("volatile"):
+            libc.fsconfig(fd, libc.FSCONFIG_SET_FLAG, "volatile")
+        libc.fsconfig(fd, libc.FSCONFIG_CMD_CREATE)
+        return libc.fsmount(fd)
+    finally:
+        os.close(fd)
+
+
+def _bind(mount: dict[str, Any], users: int | None) -> int:
+    options = mount.get("options", [])
+    deep = "rbind" in options
+    flags = libc.OPEN_TREE_CLONE | libc.OPEN_TREE_CLOEXEC | (libc.AT_RECURSIVE if deep else 0)
+    tree = libc.open_tree(libc.AT_FDCWD, mount["source"], flags)
+    try:
+        if users is not None and "idmap" in options:
+            # A file system that can't map ids (proc, some network ones) shows its own.
+            with contextlib.suppress(OSError):
+                libc.mount_setattr(tree, attributes=libc.MOUNT_ATTR_IDMAP, userns=users)
+        attributes = sum(_ATTRIBUTES[option] for option in set(options) if option in _ATTRIBUTES)
+        if attributes:
+            libc.mount_setattr(tree, attributes=attributes)
+        for option in options:
+            kind = _PROPAGATION.get(option.removeprefix("r"))
+            if kind:
+                libc.mount_setattr(tree, propagation=kind, recursive=option.startswith("r"))
+        return tree
+    except OSError:
+        os.close(tree)
+        raise
