@@ -28,15 +28,15 @@ _STATUS: tuple[tuple[type[EngineError], int], ...] = (
 )
 
 
-class NotModified(EngineError):  # noqa: N818
+class NotModified(EngineError):
     """What is asked for is so already: HTTP 304, without a body."""
 
 
-class NotImplementedHere(EngineError):  # noqa: N818
+class NotImplementedHere(EngineError):
     """A part of Docker's API that this engine does not have (swarm, plugins): HTTP 501."""
 
 
-class VersionTooOld(EngineError):  # noqa: N818
+class VersionTooOld(EngineError):
     """The client wants an API version that is not spoken here: HTTP 400."""
 
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from engine.config import EngineConfig
+from engine.containers import inroot, names, netfiles, pipes, resources, rootview, specs, users
+from engine.containers.hostconfig import HostConfig
+from engine.containers.layered import Layered
+from engine.containers.model import ContainerConfig
 from engine.containers.session import Stream
+from engine.runtime.launcher import Overlay
+from engine.runtime.spec import Mount, Spec
 
 if TYPE_CHECKING:
     from engine.network import Networks
@@ -31,7 +43,7 @@ class Step:
     """What to run. `user` as in a Dockerfile; `id_shift` is the host's id of the container's root.
 
     With an `id_shift` above 0 the step runs in a user namespace of its own of 65,536 ids, and `upper` must
-    belong to that id.
+    belong to that id. `network` is default, none, host or the name of a network. Memory in bytes.
     """
 
     args: Sequence[str]
@@ -63,11 +75,155 @@ async def run_ephemeral(
     step: Step,
     output: Callable[[Stream, bytes], None],
 ) -> Exit:
-    """Runs `step` on an overlay of `lower` (topmost first) with its changes in `upper`, and waits for its end.
+    """Runs `step` on an overlay of `lower` (topmost first) with changes in `upper`, and waits for its end.
 
     `output` is called on the loop with each piece as it comes; all of it has been delivered on return.
     Cancelling the task kills the container. Whatever happens, nothing of the container is left but `upper`.
     Raises InvalidInput (no such user, no such folder), SystemFailure, and `ExecFailed` where the command
     can't be executed.
     """
-    raise NotImplementedError
+    container_id = names.new_id()
+    folder = Path(tempfile.mkdtemp(prefix="step-", dir=_scratch(config)))
+    try:
+        # The engine's user namespace may not read below a 0700 folder, and must read the files in this one.
+        folder.chmod(0o711)
+        spec = _spec(config, networks, container_id, folder, Layered([upper, *lower]), step)
+        await _working_dir(lower, upper, work, step)
+        overlay = Overlay(lower=lower, upper=upper, work=work, volatile=True)
+        try:
+            pid = await launcher.create(container_id, spec, rootfs=overlay, log=None)
+            await _plug(networks, container_id, pid, folder, step)
+            attachment = await launcher.attach(container_id)
+            readers = {"stdout": pipes.Reader(attachment.stdout)}
+            if attachment.stderr is not None:
+                readers["stderr"] = pipes.Reader(attachment.stderr)
+            return await _run(launcher, container_id, readers, output)
+        finally:
+            await asyncio.shield(_destroy(launcher, networks, container_id))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _scratch(config: EngineConfig) -> Path:
+    folder = config.exec_root / "steps"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o711)
+    return folder
+
+
+async def _run(
+    launcher: Launcher,
+    container_id: str,
+    readers: dict[str, pipes.Reader],
+    output: Callable[[Stream, bytes], None],
+) -> Exit:
+    try:
+        await launcher.start(container_id)
+        async with contextlib.aclosing(pipes.merged(readers)) as pieces:
+            async for name, data in pieces:
+                output("stderr" if name == "stderr" else "stdout", data)
+        return await launcher.wait(container_id)
+    finally:
+        for reader in readers.values():
+            reader.close()
+
+
+async def _destroy(launcher: Launcher, networks: Networks, container_id: str) -> None:
+    for state in await launcher.list():
+        if state.id == container_id and state.status in ("running", "paused"):
+            await launcher.kill(container_id, signal.SIGKILL, all=True)
+            await launcher.wait(container_id)
+    await launcher.delete(container_id)
+    await networks.detach(container_id)
+
+
+async def _plug(networks: Networks, container_id: str, pid: int, folder: Path, step: Step) -> None:
+    netns = Path(f"/proc/{pid}/ns/net")
+    if step.network == "host":
+        return
+    if step.network == "none":
+        await networks.loopback(netns)
+        return
+    network = "bridge" if step.network == "default" else step.network
+    endpoint = await networks.attach(network, container_id, netns)
+    extra = netfiles.extra_hosts(step.extra_hosts, endpoint.gateway)
+    text = netfiles.hosts(extra, [endpoint.ip], _hostname(container_id, step))
+    netfiles.write(folder / "hosts", text, step.id_shift)
+
+
+def _hostname(container_id: str, step: Step) -> str:
+    return step.hostname or container_id[:12]
+
+
+def _spec(
+    config: EngineConfig,
+    networks: Networks,
+    container_id: str,
+    folder: Path,
+    files: Layered,
+    step: Step,
+) -> Spec:
+    host_config = HostConfig(
+        network_mode=step.network,
+        memory=step.memory,
+        nano_cpus=step.nano_cpus,
+        pids_limit=step.pids or None,
+        shm_size=step.shm_size,
+        privileged=step.privileged,
+        security_opt=["no-new-privileges:true"] if step.no_new_privileges else [],
+    )
+    resources.validate(host_config)
+    host_network = step.network == "host"
+    server = None if step.network in ("default", "none", "host") else networks.nameserver(step.network)
+    servers = (server,) if server else config.dns
+    hostname = _hostname(container_id, step)
+    netfiles.write(folder / "hosts", netfiles.hosts(netfiles.extra_hosts(step.extra_hosts)), step.id_shift)
+    resolv = netfiles.resolv_of_host(host_config, servers, host_network=host_network)
+    netfiles.write(folder / "resolv.conf", resolv, step.id_shift)
+    netfiles.write(folder / "hostname", hostname + "\n", step.id_shift)
+    spec = specs.build(
+        ContainerConfig(env=list(step.env), working_dir=step.working_dir),
+        host_config,
+        list(step.args),
+        [],
+        specs.Surroundings(
+            container_id=container_id,
+            hostname=hostname,
+            user=users.resolve(step.user, (), files),
+            cgroups_path=f"{config.cgroup_parent}/{container_id}",
+            id_shift=step.id_shift,
+            sharing=specs.Sharing(network="host" if host_network else "", user="" if step.id_shift else "host"),
+            hosts=folder / "hosts",
+            hostname_file=folder / "hostname",
+            resolv=folder / "resolv.conf",
+        ),
+    )
+    spec.mounts = [*spec.mounts, *(_mount(mount) for mount in step.mounts)]
+    return spec
+
+
+def _mount(mount: StepMount) -> Mount:
+    if mount.source is None:
+        options = ["nosuid", "nodev", f"mode={mount.mode:o}"]
+        options += [f"size={mount.size}"] if mount.size else []
+        return Mount(destination=mount.target, type="tmpfs", source="tmpfs", options=options)
+    access = "ro" if mount.read_only else "rw"
+    return Mount(
+        destination=mount.target,
+        type="bind",
+        source=str(mount.source),
+        options=["rbind", "rprivate", "nosuid", "nodev", access],
+    )
+
+
+async def _working_dir(lower: Sequence[Path], upper: Path, work: Path, step: Step) -> None:
+    path = os.path.normpath(step.working_dir or "/")
+    if path != "/" and Layered([upper, *lower]).stat(path) is None:
+        await asyncio.to_thread(_make_working_dir, lower, upper, work, path, step.id_shift)
+
+
+def _make_working_dir(lower: Sequence[Path], upper: Path, work: Path, path: str, shift: int) -> None:
+    root = rootview.overlay(lower, upper, work)
+    try:
+        os.close(inroot.make_dirs(root, path, owner=(shift, shift) if shift else None))
+    finally:
+        os.close(root)

@@ -71,9 +71,7 @@ class EventBus:
     def past(self, since: int, until: int = 0) -> list[Event]:
         return [event for event in self._past if event.at >= since and (not until or event.at <= until)]
 
-    async def subscribe(
-        self, *, since: int = 0, until: int = 0, wanted: Wanted | None = None
-    ) -> AsyncIterator[Event]:
+    async def subscribe(self, *, since: int = 0, until: int = 0, wanted: Wanted | None = None) -> AsyncIterator[Event]:
         """Events as they come, those remembered from `since` first (0: none). Times in unix nanoseconds.
 
         Ends at `until` (0: never). Wrap it in `contextlib.aclosing` where the loop may be left early.

@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
+import asyncio
+import builtins
+import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from engine.config import EngineConfig
+from engine.containers import (
+    commit,
+    creation,
+    filters,
+    inspection,
+    logs,
+    networking,
+    removal,
+    restoring,
+    starting,
+    stats,
+    stopping,
+    top,
+    updating,
+)
+from engine.containers.attach import AttachSession
 from engine.containers.events import EventBus
+from engine.containers.execs import Executions
+from engine.containers.exits import Exits
+from engine.containers.fileaccess import FileAccess
+from engine.containers.health import HealthMonitor
 from engine.containers.hostconfig import HostConfig, Limits, RestartPolicy
+from engine.containers.idranges import IdRanges
 from engine.containers.model import Container, ContainerConfig, EndpointSettings, NetworkingConfig
+from engine.containers.registry import Registry
+from engine.containers.room import Room
 from engine.containers.session import Session, Stream
+from engine.containers.store import ContainerStore
+from engine.containers.volumes import Volumes
+from engine.errors import Conflict, EngineError, InvalidInput, NotFound
+from engine.images.image import Image, ImageUser
+from engine.runtime.launcher import Exit
 
 if TYPE_CHECKING:
-    from engine.images.store import Image, ImageStore
+    from engine.images.store import ImageStore
     from engine.network import Networks
-    from engine.runtime.launcher import Exit, Launcher
+    from engine.runtime.launcher import Launcher
 
 WaitCondition = Literal["not-running", "next-exit", "removed"]
 Filters = Mapping[str, Sequence[str]]
@@ -24,7 +55,8 @@ Filters = Mapping[str, Sequence[str]]
 class Containers:
     """All containers of one engine. Every `ref` is a full id, a name or an unambiguous prefix of an id.
 
-    Raises NotFound ("No such container: x"), Conflict, InvalidInput, SystemFailure.
+    All methods run on the engine's loop. They raise NotFound ("No such container: x"), Conflict, InvalidInput
+    and SystemFailure.
     """
 
     def __init__(
@@ -34,14 +66,75 @@ class Containers:
         images: ImageStore,
         networks: Networks,
         events: EventBus,
+        *,
+        user_namespaces: bool | None = None,
     ) -> None:
-        raise NotImplementedError
+        """`user_namespaces`: whether containers get one of their own; None: where the launcher makes them."""
+        registry = Registry(ContainerStore(config.data_root))
+        self.volumes = Volumes(config.data_root / "volumes", events, self._users_of_volume)
+        self._registry = registry
+        self._room = Room(
+            config,
+            launcher,
+            images,
+            networks,
+            events,
+            registry,
+            self.volumes,
+            IdRanges(config.instance, registry.shifts),
+        )
+        if user_namespaces is None:
+            user_namespaces = bool(getattr(launcher, "user_namespaces", False))
+        self._user_namespaces = user_namespaces
+        self._executions = Executions(self._room)
+        self._health = HealthMonitor(self._room, self._executions)
+        self._exits = Exits(self._room, self._start_locked, self._remove_quietly)
+        self._files = FileAccess(self._room)
+        self._tasks: set[asyncio.Task[None]] = set()
+        registry.load()
+        images.users = self._users_of_image
+        launcher.on_exit = self._on_exit
 
     async def restore(self) -> None:
         """At the engine's start: learns what happened meanwhile and starts what its policy wants running."""
+        again = await restoring.reconcile(self._room, self._exits.ended, self._health.begin)
+        results = await asyncio.gather(*(self.start(one.id) for one in again), return_exceptions=True)
+        for container, result in zip(again, results, strict=True):
+            if isinstance(result, EngineError):
+                self._room.tell(container, "die", {"exitCode": str(container.state.exit_code)})
+            elif isinstance(result, BaseException):
+                raise result
 
     async def close(self) -> None:
         """Stops watching. Containers run on."""
+        self._room.launcher.on_exit = None
+        tasks = list(self._tasks)
+        for container in self._registry:
+            live = self._registry.live(container)
+            tasks += [task for task in (live.health, live.restarting) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _on_exit(self, container_id: str, exec_id: str | None, end: Exit) -> None:
+        if exec_id is not None:
+            self._executions.ended(exec_id, end)
+            return
+        if container_id in self._registry:
+            container = self._registry.get(container_id)
+            self._executions.container_ended(container)
+            self._spawn(self._exits.ended(container, end))
+
+    def _spawn(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _users_of_volume(self, name: str) -> Sequence[str]:
+        return [one.id for one in self._registry if any(point.name == name for point in one.mounts)]
+
+    def _users_of_image(self, image_id: str) -> Sequence[ImageUser]:
+        return [ImageUser(one.id, one.state.running) for one in self._registry if one.image == image_id]
 
     # Being
 
@@ -53,50 +146,188 @@ class Containers:
         networking: NetworkingConfig | None = None,
     ) -> Container:
         """Makes a container of `config.image`; values not given are the image's. Nothing runs yet."""
-        raise NotImplementedError
+        return creation.create(
+            self._room,
+            name,
+            config,
+            host_config or HostConfig(),
+            networking or NetworkingConfig(),
+            user_namespaces=self._user_namespaces,
+        )
 
-    def get(self, ref: str) -> Container: ...
+    def get(self, ref: str) -> Container:
+        return self._registry.get(ref)
+
     def list(
-        self, *, all: bool = False, filters: Filters | None = None, limit: int = 0
-    ) -> list[Container]: ...
+        self,
+        *,
+        all: bool = False,  # noqa: A002 - Docker's word for it
+        filters: Filters | None = None,
+        limit: int = 0,
+    ) -> builtins.list[Container]:
+        """The newest first. Without `all`, or a filter that says otherwise, only those that run."""
+        wanted = dict(filters or {})
+        everything = all or limit > 0 or "status" in wanted or "exited" in wanted
+        matches = _matcher(wanted, self._registry, self._room.images)
+        found = [one for one in self._registry if (everything or one.state.running) and matches(one)]
+        found.sort(key=lambda one: one.created, reverse=True)
+        return found[:limit] if limit > 0 else found
+
     def inspect(self, ref: str) -> dict[str, Any]:
         """Docker's container JSON."""
+        container = self._registry.get(ref)
+        try:
+            lower = [str(path) for path in self._room.images.lowerdirs(container.image)]
+        except EngineError:
+            lower = []
+        return inspection.inspect(
+            container, self._registry.paths(container), lower=lower, execs=self._executions.of(container)
+        )
 
     async def inspect_size(self, ref: str) -> tuple[int, int]:
         """(SizeRw, SizeRootFs) in bytes."""
+        return await self._files.sizes(self._registry.get(ref))
 
     def summary(self, container: Container) -> dict[str, Any]:
         """One element of Docker's container list."""
+        return inspection.summary(container)
 
-    async def rename(self, ref: str, name: str) -> None: ...
-    async def update(
-        self, ref: str, limits: Limits, restart_policy: RestartPolicy | None = None
-    ) -> list[str]:
+    async def rename(self, ref: str, name: str) -> None:
+        container = self._registry.get(ref)
+        await updating.rename(self._room, container, name)
+
+    async def update(self, ref: str, limits: Limits, restart_policy: RestartPolicy | None = None) -> Sequence[str]:
         """Live change of limits; what is unset stays. Returns warnings."""
+        container = self._registry.get(ref)
+        return await updating.update(self._room, container, limits, restart_policy)
 
-    async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None: ...
-    async def prune(self, filters: Filters | None = None) -> tuple[list[str], int]:
-        """(ids removed, bytes freed)."""
+    async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
+        await removal.remove(self._room, self._registry.get(ref), force=force, volumes=volumes)
+
+    async def _remove_quietly(self, container: Container) -> None:
+        if container.id in self._registry:
+            await removal.remove(self._room, container, force=False, volumes=False)
+
+    async def prune(self, filters: Filters | None = None) -> tuple[Sequence[str], int]:
+        """(ids removed, bytes freed): all that do not run."""
+        matches = _matcher(dict(filters or {}), self._registry, self._room.images)
+        removed, freed = [], 0
+        for container in [one for one in self._registry if not one.state.running and matches(one)]:
+            size, _ = await self._files.sizes(container)
+            try:
+                await removal.remove(self._room, container, force=False, volumes=False)
+            except (Conflict, NotFound):
+                continue
+            removed.append(container.id)
+            freed += size
+        return removed, freed
 
     # Life
 
-    async def start(self, ref: str) -> None: ...
-    async def stop(self, ref: str, timeout: int | None = None, signal: str | None = None) -> None: ...
-    async def kill(self, ref: str, signal: str = "KILL") -> None: ...
-    async def restart(self, ref: str, timeout: int | None = None, signal: str | None = None) -> None: ...
-    async def pause(self, ref: str) -> None: ...
-    async def unpause(self, ref: str) -> None: ...
+    async def start(self, ref: str) -> bool:
+        """False when it runs already."""
+        container = self._registry.get(ref)
+        live = self._registry.live(container)
+        live.cancel_restart()
+        async with live.lock:
+            if container.id not in self._registry:
+                raise NotFound(f"No such container: {ref}")
+            if container.state.status == "paused":
+                raise Conflict("cannot start a paused container, try unpause instead")
+            if container.state.alive:
+                return False
+            container.restart_count = live.restarts_in_a_row = 0
+            await self._start_locked(container)
+        return True
+
+    async def _start_locked(self, container: Container) -> None:
+        await starting.start(self._room, container, self._registry.live(container))
+        self._health.begin(container)
+
+    async def stop(
+        self, ref: str, timeout: int | None = None, signal: str | None = None, *, by_user: bool = True
+    ) -> bool:
+        """False when it did not run. With `by_user` False its restart policy will start it again."""
+        container = self._registry.get(ref)
+        live = self._registry.live(container)
+        return await stopping.stop(self._room, container, live, timeout, signal, by_user=by_user)
+
+    async def kill(self, ref: str, signal: str = "KILL") -> None:
+        container = self._registry.get(ref)
+        await stopping.kill(self._room, container, self._registry.live(container), signal)
+
+    async def restart(self, ref: str, timeout: int | None = None, signal: str | None = None) -> None:
+        container = self._registry.get(ref)
+        await self.stop(container.id, timeout, signal)
+        await self.start(container.id)
+        self._room.tell(container, "restart")
+
+    async def pause(self, ref: str) -> None:
+        container = self._registry.get(ref)
+        async with self._registry.live(container).lock:
+            await stopping.freeze(self._room, container)
+
+    async def unpause(self, ref: str) -> None:
+        container = self._registry.get(ref)
+        async with self._registry.live(container).lock:
+            await stopping.unfreeze(self._room, container)
+
     async def wait(self, ref: str, condition: WaitCondition = "not-running") -> Exit:
         """Registers at the call's first step: an exit that comes after is never missed."""
+        container = self._registry.get(ref)
+        live = self._registry.live(container)
+        state = container.state
+        if condition not in ("not-running", "next-exit", "removed"):
+            raise InvalidInput(f"invalid condition: {condition!r}")
+        if condition == "not-running" and not state.running:
+            return Exit(state.exit_code, state.oom_killed, 0.0, 0.0)
+        future: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        waiters = live.removed if condition == "removed" else live.stopped
+        waiters.append(future)
+        try:
+            return await future
+        finally:
+            if future in waiters:
+                waiters.remove(future)
 
     # Talking
 
     async def attach(
         self, ref: str, *, stdin: bool = False, stdout: bool = True, stderr: bool = True, logs: bool = False
     ) -> Session:
-        """Joins the streams of a created or running container. With `logs` the log so far comes first."""
+        """Joins the streams of a container, even before its start. With `logs` the log so far comes first."""
+        container = self._registry.get(ref)
+        live = self._registry.live(container)
+        config = container.config
+        session = AttachSession(
+            container.id,
+            tty=config.tty,
+            stdin=stdin and config.open_stdin,
+            stdout=stdout,
+            stderr=stderr,
+            stdin_once=config.stdin_once,
+        )
+        if logs:
+            session.before = self.logs(container.id, stdout=stdout, stderr=stderr)
+        async with live.lock:
+            if container.state.status == "paused":
+                raise Conflict(f"container {container.short_id} is paused, unpause the container before attach")
+            if container.state.alive:
+                await session.bind(self._room.launcher)
+            elif container.state.status == "restarting":
+                raise Conflict(f"container {container.short_id} is restarting, wait until it runs")
+            else:
+                live.pending.append(session)
+        return session
 
-    async def resize(self, ref: str, rows: int, cols: int) -> None: ...
+    async def resize(self, ref: str, rows: int, cols: int) -> None:
+        container = self._registry.get(ref)
+        if not container.state.alive:
+            raise Conflict(f"container {container.id} is not running")
+        if not container.config.tty:
+            raise InvalidInput(f"container {container.short_id} has no terminal")
+        await self._room.launcher.resize(container.id, rows, cols)
+
     def logs(
         self,
         ref: str,
@@ -108,7 +339,13 @@ class Containers:
         stdout: bool = True,
         stderr: bool = True,
     ) -> AsyncIterator[tuple[Stream, int, bytes]]:
-        """(stream, time in unix ns, bytes as written, newline included). Times of `since`/`until` in unix ns."""
+        """(stream, time in unix ns, bytes as written, newline included). `since` and `until` in unix ns."""
+        container = self._registry.get(ref)
+        if container.host_config.log_config.type == "none":
+            raise InvalidInput("configured logging driver does not support reading")
+        selection = logs.Selection(since, until, tail, stdout, stderr)
+        path = self._registry.paths(container).log
+        return logs.read(path, selection, follow=follow, ended=lambda: not container.state.running)
 
     # Executions
 
@@ -127,36 +364,85 @@ class Containers:
         stderr: bool = True,
     ) -> str:
         """The new execution's id."""
+        execution = self._executions.create(
+            self._registry.get(ref),
+            cmd,
+            env=env,
+            user=user,
+            working_dir=working_dir,
+            privileged=privileged,
+            tty=tty,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+        )
+        return execution.id
 
     async def exec_start(
         self, exec_id: str, *, detach: bool = False, tty: bool = False, size: tuple[int, int] | None = None
     ) -> Session | None:
-        """Starts it; None when detached. `size` is (rows, columns)."""
+        """Starts it; None when detached. `size` is (rows, columns). `tty` adds nothing to what create said."""
+        return await self._executions.start(self._executions.get(exec_id), detach=detach, size=size)
 
-    def exec_inspect(self, exec_id: str) -> dict[str, Any]: ...
-    async def exec_resize(self, exec_id: str, rows: int, cols: int) -> None: ...
+    def exec_inspect(self, exec_id: str) -> dict[str, Any]:
+        return self._executions.get(exec_id).json()
+
+    async def exec_resize(self, exec_id: str, rows: int, cols: int) -> None:
+        self._executions.resize(self._executions.get(exec_id), rows, cols)
 
     # Looking in
 
     async def top(self, ref: str, ps_args: str = "-ef") -> dict[str, Any]:
         """{"Titles": [...], "Processes": [[...]]}."""
+        container = self._registry.get(ref)
+        if not container.state.alive:
+            raise Conflict(f"container {container.id} is not running")
+        return await top.top(await self._room.launcher.processes(container.id), ps_args)
 
     async def stats(self, ref: str, *, one_shot: bool = False) -> dict[str, Any]:
         """One sample as Docker's JSON; unless `one_shot` with the sample before it, a second earlier."""
+        container = self._registry.get(ref)
+        first = await self._sample(container, None)
+        if one_shot or not container.state.alive:
+            return first
+        await asyncio.sleep(1)
+        return await self._sample(container, first)
 
-    def stats_stream(self, ref: str) -> AsyncIterator[dict[str, Any]]:
+    async def stats_stream(self, ref: str) -> AsyncIterator[dict[str, Any]]:
         """A sample a second, until the container is removed."""
+        container = self._registry.get(ref)
+        before: dict[str, Any] | None = None
+        for turn in itertools.count():
+            if container.id not in self._registry:
+                return
+            shown = await self._sample(container, before)
+            before = shown if container.state.alive else None
+            # The first has nothing to compare with: a client would show 0 %.
+            if turn or not container.state.alive:
+                yield shown
+            await asyncio.sleep(1)
 
-    async def changes(self, ref: str) -> list[dict[str, Any]]:
+    async def _sample(self, container: Container, before: dict[str, Any] | None) -> dict[str, Any]:
+        if not container.state.alive:
+            return stats.stopped(container)
+        try:
+            return stats.sample(container, await self._room.launcher.stats(container.id), before)
+        except NotFound:
+            return stats.stopped(container)
+
+    async def changes(self, ref: str) -> Sequence[dict[str, Any]]:
         """[{"Path": "/x", "Kind": 0 changed | 1 added | 2 deleted}]."""
+        return await self._files.changes(self._registry.get(ref))
 
     # Files
 
     async def archive_stat(self, ref: str, path: str) -> dict[str, Any]:
         """Docker's X-Docker-Container-Path-Stat, as a dictionary."""
+        return await self._files.stat(self._registry.get(ref), path)
 
     async def archive_get(self, ref: str, path: str) -> tuple[dict[str, Any], AsyncIterator[bytes]]:
         """(stat, tar stream) of a file or folder."""
+        return await self._files.get(self._registry.get(ref), path)
 
     async def archive_put(
         self,
@@ -168,9 +454,12 @@ class Containers:
         copy_ids: bool = False,
     ) -> None:
         """Unpacks a tar (gzip and zstd as well) into the folder `path`. `tar.read` is called in a thread."""
+        container = self._registry.get(ref)
+        await self._files.put(container, path, tar, no_overwrite=no_overwrite_dir_non_dir, copy_ids=copy_ids)
 
     def export(self, ref: str) -> AsyncIterator[bytes]:
         """The whole file system as a tar."""
+        return self._files.export(self._registry.get(ref))
 
     async def commit(
         self,
@@ -184,10 +473,28 @@ class Containers:
         config: ContainerConfig | None = None,
     ) -> Image:
         """A new image of the container's files. `changes` are Dockerfile lines; `reference` is name:tag."""
+        return await commit.commit(
+            self._room,
+            self._registry.get(ref),
+            reference=reference,
+            changes=changes,
+            author=author,
+            comment=comment,
+            pause=pause,
+            config=config,
+        )
 
     # Networks
 
-    async def network_connect(
-        self, network: str, ref: str, settings: EndpointSettings | None = None
-    ) -> None: ...
-    async def network_disconnect(self, network: str, ref: str, *, force: bool = False) -> None: ...
+    async def network_connect(self, network: str, ref: str, settings: EndpointSettings | None = None) -> None:
+        await networking.connect(self._room, self._registry.get(ref), network, settings or EndpointSettings())
+
+    async def network_disconnect(self, network: str, ref: str, *, force: bool = False) -> None:
+        await networking.disconnect(self._room, self._registry.get(ref), network, force=force)
+
+
+def _matcher(wanted: Filters, registry: Registry, images: ImageStore) -> Any:
+    def ids(name: str) -> Sequence[str]:
+        return [images.get(name).id]
+
+    return filters.matcher(wanted, registry.get, ids)

@@ -112,7 +112,7 @@ class _Unpacker:
         self._limits = limits
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._folders: OrderedDict[bytes, int] = OrderedDict()
-        self._directories: dict[bytes, Entry] = {}
+        self._directories: dict[bytes, tuple[Entry, int]] = {}  # with the inode's number
         self._hidden: set[bytes] = set()
 
     def __enter__(self) -> _Unpacker:
@@ -129,7 +129,7 @@ class _Unpacker:
         parts = _parts(entry.name)
         if not parts:
             if entry.type == tarstream.DIRECTORY:  # "./": the root's own mode and owner
-                self._directories[b""] = entry
+                self._directories[b""] = (entry, os.fstat(self._root).st_ino)
             return
         name = parts[-1]
         folder = b"/".join(parts[:-1])
@@ -166,12 +166,14 @@ class _Unpacker:
         if b"" not in self._directories:
             self._result.implied.append(b"")
         for path in reversed(self._directories):
-            entry = self._directories[path]
+            entry, inode = self._directories[path]
             try:
                 fd = openat2(self._root, path or b".", os.O_RDONLY | os.O_DIRECTORY)
             except (FileNotFoundError, NotADirectoryError):
                 continue  # replaced later in the same tar
             try:
+                if os.fstat(fd).st_ino != inode:
+                    continue
                 os.fchown(fd, entry.uid + self._shift, entry.gid + self._shift)
                 os.fchmod(fd, entry.mode)
                 _set_xattrs(fd, entry)
@@ -188,7 +190,7 @@ class _Unpacker:
         try:
             fd = os.open(name, _CREATE, 0o600, dir_fd=at)
         except FileExistsError:
-            self._remove(at, name, path)
+            self._remove(at, name)
             fd = os.open(name, _CREATE, 0o600, dir_fd=at)
         try:
             end = 0
@@ -211,12 +213,15 @@ class _Unpacker:
     def _directory(self, at: int, name: bytes, path: bytes, entry: Entry) -> None:
         try:
             os.mkdir(name, 0o700, dir_fd=at)
+            found = os.stat(name, dir_fd=at, follow_symlinks=False)
         except FileExistsError:
-            if not stat.S_ISDIR(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode):
-                self._remove(at, name, path)
+            found = os.stat(name, dir_fd=at, follow_symlinks=False)
+            if not stat.S_ISDIR(found.st_mode):
+                self._remove(at, name)
                 os.mkdir(name, 0o700, dir_fd=at)
+                found = os.stat(name, dir_fd=at, follow_symlinks=False)
         self._directories.pop(path, None)
-        self._directories[path] = entry
+        self._directories[path] = (entry, found.st_ino)
         if path in self._hidden:
             self._mark_opaque(path)
 
@@ -303,24 +308,24 @@ class _Unpacker:
         try:
             make()
         except FileExistsError:
-            self._remove(at, name, path)
+            self._remove(at, name)
             make()
 
-    def _remove(self, at: int, name: bytes, path: bytes) -> None:
+    def _remove(self, at: int, name: bytes) -> None:
         """Makes room for a later entry of the same name."""
+        # What goes may be a folder that we hold open, or a link that we reached one through.
+        self._forget_folders(but=at)
         if stat.S_ISDIR(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode):
-            self._forget_folders()
             remove_tree(at, name)
-            self._directories.pop(path, None)
         else:
-            # A link that a folder was reached through may be what goes.
-            self._forget_folders()
             os.unlink(name, dir_fd=at)
 
-    def _forget_folders(self) -> None:
+    def _forget_folders(self, but: int = -1) -> None:
+        kept = {path: fd for path, fd in self._folders.items() if fd == but}
         for fd in self._folders.values():
-            os.close(fd)
-        self._folders.clear()
+            if fd != but:
+                os.close(fd)
+        self._folders = OrderedDict(kept)
 
     def _folder(self, path: bytes) -> int:
         """A descriptor of the folder, made with its parents where it is not there."""
@@ -351,7 +356,7 @@ class _Unpacker:
                 raise InvalidInput(f"layer has an entry below a link to nowhere: {_show(path)}") from None
             if path not in self._hidden:
                 raise InvalidInput(f"layer has an entry below what is no folder: {_show(path)}") from None
-            self._remove(at, name, path)
+            self._remove(at, name)
             at = self._folder(parent)
             os.mkdir(name, 0o755, dir_fd=at)
         os.chmod(b"/proc/self/fd/%d/%s" % (at, name), _FOLDER_MODE)  # whatever our umask is

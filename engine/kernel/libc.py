@@ -14,16 +14,16 @@ _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 
 _NUMBERS = {
-    "x86_64": {"clone": 56, "pivot_root": 155, "capset": 126, "seccomp": 317, "setns": 308, "unshare": 272},
-    "aarch64": {"clone": 220, "pivot_root": 41, "capset": 91, "seccomp": 277, "setns": 268, "unshare": 97},
+    "x86_64": {"pivot_root": 155, "capset": 126, "seccomp": 317, "setns": 308, "unshare": 272},
+    "aarch64": {"pivot_root": 41, "capset": 91, "seccomp": 277, "setns": 268, "unshare": 97},
 }[platform.machine()]
 # From here on every architecture has the same numbers.
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 428, 429, 430, 431, 432
-_CLOSE_RANGE, _MOUNT_SETATTR = 436, 442
+_CLONE3, _CLOSE_RANGE, _MOUNT_SETATTR = 435, 436, 442
 
 CLONE_NEWTIME, CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x80, 0x20000, 0x2000000, 0x4000000
 CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x8000000, 0x10000000, 0x20000000, 0x40000000
-CLONE_PARENT = 0x8000
+CLONE_PARENT, CLONE_INTO_CGROUP = 0x8000, 0x200000000
 SIGCHLD = 17
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_SYNCHRONOUS, MS_REMOUNT = 1, 2, 4, 8, 16, 32
@@ -60,9 +60,26 @@ def _call(number: int, what: str, *arguments: object) -> int:
     return _check(_syscall(ctypes.c_long(number), *converted), what)
 
 
-def clone(flags: int) -> int:
-    """fork(2) into new namespaces: 0 in the child, its pid in the parent."""
-    pid = _call(_NUMBERS["clone"], "clone", flags | SIGCHLD, None, None, None, None)
+class _CloneArguments(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in (
+            *("flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack", "stack_size", "tls"),
+            *("set_tid", "set_tid_size", "cgroup"),
+        )
+    )
+
+
+def clone(flags: int, cgroup: int | None = None) -> int:
+    """fork(2) into new namespaces: 0 in the child, its pid in the parent.
+
+    `cgroup` is a descriptor of a v2 group's folder, in which the child is born.
+    """
+    wanted = _CloneArguments(flags=flags, exit_signal=0 if flags & CLONE_PARENT else SIGCHLD)
+    if cgroup is not None:
+        wanted.flags |= CLONE_INTO_CGROUP
+        wanted.cgroup = cgroup
+    pid = _call(_CLONE3, "clone3", ctypes.byref(wanted), ctypes.sizeof(wanted))
     if pid == 0:
         ctypes.pythonapi.PyOS_AfterFork_Child()
     return pid

@@ -82,7 +82,7 @@ class RuntimeState:
     exit: Exit | None
 
 
-class ExecFailed(EngineError):  # noqa: N818
+class ExecFailed(EngineError):
     """The program could not be started: `exit_code` is 127 where it was not found, else 126."""
 
     def __init__(self, errno: int, message: str, stage: str = "exec") -> None:

@@ -5,16 +5,26 @@ Names are the specification's own, in snake case here and camel case in JSON. Wh
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
+
+_Value = TypeVar("_Value")
 
 
 class _Struct(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=False):
     """Camel case in JSON, defaults left out."""
 
 
+def _always(value: _Value) -> _Value:
+    """A default that is written out all the same: the specification requires the field."""
+    default: _Value = msgspec.field(default_factory=lambda: value)
+    return default
+
+
 class User(_Struct):
-    uid: int = 0
-    gid: int = 0
+    uid: int = _always(0)
+    gid: int = _always(0)
     umask: int | None = None
     additional_gids: list[int] = []
 
@@ -40,7 +50,7 @@ class ConsoleSize(_Struct):
 
 class Process(_Struct):
     args: list[str]
-    cwd: str = "/"
+    cwd: str = _always("/")
     env: list[str] = []
     user: User = msgspec.field(default_factory=User)
     terminal: bool = False
@@ -192,7 +202,7 @@ class Spec(_Struct):
     mounts: list[Mount] = []
     linux: Linux = msgspec.field(default_factory=Linux)
     annotations: dict[str, str] = {}
-    oci_version: str = "1.2.0"
+    oci_version: str = _always("1.2.0")
 
 
 def encode(spec: Spec | Process | LinuxResources) -> bytes:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 from engine.kernel.cgroup.base import Cgroup, Resources, flat, number, read, write
@@ -37,12 +39,39 @@ class CgroupV1(Cgroup):
         super().create()
         # A new cpuset is empty, and nobody can join it before it has what its parents have.
         if "cpuset" in self._roots:
-            root, folder = self._roots["cpuset"], ""
-            for part in self.path.strip("/").split("/"):
-                parent, folder = folder, f"{folder}/{part}"
-                for file in ("cpuset.cpus", "cpuset.mems"):
-                    if not read(f"{root}{folder}/{file}").strip():
-                        write(f"{root}{folder}/{file}", read(f"{root}{parent}/{file}").strip())
+            try:
+                self._inherit_cpuset()
+            except OSError:
+                # The groups above were removed and made anew since they were last looked at.
+                _cpuset_of.cache_clear()
+                self._inherit_cpuset()
+
+    def _inherit_cpuset(self) -> None:
+        root, (*above, _) = self._roots["cpuset"], self.path.strip("/").split("/")
+        for file, value in zip(("cpuset.cpus", "cpuset.mems"), _cpuset_of(root, tuple(above)), strict=True):
+            write(f"{root}{self.path}/{file}", value)
+
+    def join(self) -> None:
+        # A write to cgroup.procs waits for an RCU grace period, 5 to 20 ms on an idle machine. A thread that moves only
+        # itself, through `tasks`, waits for nothing.
+        for folder in self.folders():
+            write(f"{folder}/tasks", "0")
+
+    def bear(self, clone: Callable[[int, int | None], int], flags: int) -> int:
+        """Goes in itself, for a child is born where its parent is, and comes back."""
+        own = _own_folders(tuple(self._roots.items()))
+        try:
+            self.join()
+            pid = clone(flags, None)
+        except BaseException:
+            _return(own)
+            raise
+        if pid:
+            _return(own)
+        return pid
+
+    def bear_outside(self, clone: Callable[[int, int | None], int], flags: int) -> int:
+        return clone(flags, None)
 
     def _set(self, controller: str, file: str, value: object) -> None:
         path = self._at(controller, file)
@@ -155,6 +184,35 @@ class CgroupV1(Cgroup):
                 major, minor = parts[0].split(":")
                 found.append({"major": int(major), "minor": int(minor), "op": parts[1].lower(), "value": int(parts[2])})
         return found
+
+
+@functools.cache
+def _cpuset_of(root: str, parts: tuple[str, ...]) -> tuple[str, ...]:
+    """The processors and memory nodes of a group, given to it from above where it has none."""
+    folder = "/".join((root, *parts))
+    found = []
+    for at, file in enumerate(("cpuset.cpus", "cpuset.mems")):
+        value = read(f"{folder}/{file}").strip()
+        if not value and parts:
+            value = _cpuset_of(root, parts[:-1])[at]
+            write(f"{folder}/{file}", value)
+        found.append(value)
+    return tuple(found)
+
+
+@functools.cache
+def _own_folders(roots: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+    """Where this process lives, looked up once: it never moves for good."""
+    folders = []
+    for line in read("/proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        folders += [f"{root}{path.rstrip('/')}" for name, root in roots if name in controllers.split(",")]
+    return tuple(dict.fromkeys(folders))
+
+
+def _return(folders: tuple[str, ...]) -> None:
+    for folder in folders:
+        write(f"{folder}/tasks", "0")
 
 
 def device_rule(rule: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 from engine.kernel.cgroup.base import Cgroup, Resources, flat, number, read, write
@@ -40,6 +41,21 @@ class CgroupV2(Cgroup):
                     write(f"{folder}/cgroup.subtree_control", f"+{controller}")
             folder = f"{folder}/{part}"
             os.makedirs(folder, exist_ok=True)
+
+    def bear(self, clone: Callable[[int, int | None], int], flags: int) -> int:
+        fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        pid = clone(flags, fd)
+        if pid:
+            os.close(fd)
+        return pid
+
+    def bear_outside(self, clone: Callable[[int, int | None], int], flags: int) -> int:
+        return self.bear(clone, flags)
+
+    def join(self) -> None:
+        # Whoever was born here need not wait for the grace period that a move takes.
+        if read("/proc/self/cgroup").rpartition("0::")[2].strip() != self.path:
+            write(f"{self._folder}/cgroup.procs", "0")
 
     def _set(self, file: str, value: object) -> None:
         if value is not None:

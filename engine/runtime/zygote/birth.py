@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from engine.kernel import libc
+from engine.kernel.cgroup.base import Cgroup, write
 
 _KINDS = {
     "pid": libc.CLONE_NEWPID,
@@ -17,11 +18,12 @@ _KINDS = {
     "uts": libc.CLONE_NEWUTS,
     "mount": libc.CLONE_NEWNS,
     "user": libc.CLONE_NEWUSER,
+    "cgroup": libc.CLONE_NEWCGROUP,
 }
 
 
-def born(spec: dict[str, Any], live: Callable[[], NoReturn]) -> int:
-    """Clones a child into the spec's new namespaces, where `live` runs; returns its pid here.
+def born(spec: dict[str, Any], group: Cgroup, live: Callable[[], NoReturn]) -> int:
+    """Clones a child into the spec's new namespaces and the group, where `live` runs; returns its pid here.
 
     A namespace that is given by path and decides where children are born (pid) or what they may do (user) is
     entered by a helper first, whose child this process still is the parent of.
@@ -29,7 +31,7 @@ def born(spec: dict[str, Any], live: Callable[[], NoReturn]) -> int:
     flags = _new(spec)
     paths = {kind: path for kind in ("user", "pid") if (path := _path(spec, kind))}
     if not paths:
-        return libc.clone(flags) or live()
+        return group.bear(libc.clone, flags) or live()
     read, write = os.pipe2(os.O_CLOEXEC)
     helper = os.fork()
     if helper == 0:
@@ -37,7 +39,7 @@ def born(spec: dict[str, Any], live: Callable[[], NoReturn]) -> int:
             fds = {kind: os.open(path, os.O_RDONLY | os.O_CLOEXEC) for kind, path in paths.items()}
             for kind, fd in fds.items():
                 libc.setns(fd, _KINDS[kind])
-            pid = libc.clone(flags | libc.CLONE_PARENT)
+            pid = group.bear(libc.clone, flags | libc.CLONE_PARENT)
             if pid == 0:
                 live()
             os.write(write, b"%d" % pid)
@@ -54,14 +56,27 @@ def born(spec: dict[str, Any], live: Callable[[], NoReturn]) -> int:
     return pid
 
 
+def born_beside(pidfd: int, group: Cgroup, live: Callable[[], NoReturn]) -> int:
+    """Clones a child into the pid namespace of another process; `live` has to enter the rest itself."""
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # It changes where children are born, not where this process is.
+        libc.setns(pidfd, libc.CLONE_NEWPID)
+        try:
+            return group.bear_outside(libc.clone, 0) or live()
+        finally:
+            libc.setns(own, libc.CLONE_NEWPID)
+    finally:
+        os.close(own)
+
+
 def map_ids(pid: int, spec: dict[str, Any]) -> int | None:
     """Gives a new user namespace its ids; returns the namespace's descriptor, None where there is none."""
     linux = spec.get("linux", {})
     if linux.get("uidMappings") and not _path(spec, "user"):
         for file, key in (("uid_map", "uidMappings"), ("gid_map", "gidMappings")):
             lines = "".join(f"{item['containerID']} {item['hostID']} {item['size']}\n" for item in linux[key])
-            with open(f"/proc/{pid}/{file}", "w", encoding="ascii") as target:
-                target.write(lines)
+            write(f"/proc/{pid}/{file}", lines)
     elif not _path(spec, "user"):
         return None
     return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
@@ -79,8 +94,8 @@ def owned(fds: list[int], spec: dict[str, Any]) -> None:
 def score_oom(pid: int, score: int | None) -> None:
     if score is not None:
         # Lowering it needs CAP_SYS_RESOURCE, which not every host's root has.
-        with contextlib.suppress(PermissionError), open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
-            file.write(str(score))
+        with contextlib.suppress(PermissionError):
+            write(f"/proc/{pid}/oom_score_adj", str(score))
 
 
 def outside(spec: dict[str, Any], uid: int, gid: int) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import resource
+import signal
 import socket
 import struct
 import termios
@@ -18,7 +19,7 @@ from typing import Any, NoReturn
 from engine.kernel import capabilities, libc
 from engine.runtime.zygote import protocol, rootfs
 
-_SIGNALS = range(1, 65)
+_CHANGED_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ)
 SETUP_FAILED = 255
 
 
@@ -45,7 +46,6 @@ def run_init(sync: socket.socket, stdio: list[int], request: dict[str, Any]) -> 
         word, trees = protocol.receive_raw(sync, len(spec.get("mounts", ())) + 1)
         if word != b"go":
             os._exit(SETUP_FAILED)
-        libc.unshare(libc.CLONE_NEWCGROUP) if _wants(spec, "cgroup") else None
         if spec.get("hostname") and _wants(spec, "uts"):
             libc.sethostname(spec["hostname"])
         if spec.get("domainname") and _wants(spec, "uts"):
@@ -58,7 +58,7 @@ def run_init(sync: socket.socket, stdio: list[int], request: dict[str, Any]) -> 
         rootfs.protect(spec, root)
         if process.get("terminal"):
             stage = "terminal"
-            _terminal(sync, process.get("consoleSize"))
+            open_terminal(sync, process.get("consoleSize"))
         stage = "process"
         limits(process)
         sync.send(b"ready")
@@ -173,7 +173,7 @@ def _keep(sync: int, stdio: list[int]) -> int:
     return 3
 
 
-def _terminal(sync: socket.socket, size: dict[str, int] | None) -> None:
+def open_terminal(sync: socket.socket, size: dict[str, int] | None) -> None:
     """A new terminal of the container's own devpts becomes its standard streams; its master goes to the zygote."""
     master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     fcntl.ioctl(master, 0x40045431, struct.pack("i", 0))  # TIOCSPTLCK
@@ -193,13 +193,9 @@ def _terminal(sync: socket.socket, size: dict[str, int] | None) -> None:
 
 
 def _restore_signals() -> None:
-    import signal
-
-    for number in _SIGNALS:
-        try:
-            signal.signal(number, signal.SIG_DFL)
-        except (OSError, ValueError):
-            continue
+    # The interpreter and the zygote changed these; all others are as they were born.
+    for number in _CHANGED_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 

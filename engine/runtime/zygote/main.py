@@ -18,10 +18,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from engine.kernel import libc
-from engine.kernel.cgroup.host import cgroup
+from engine.kernel import capabilities, libc
+from engine.kernel.cgroup.host import cgroup, hierarchies
 from engine.runtime.zygote import child, detached, protocol
-from engine.runtime.zygote.birth import born, map_ids, owned, score_oom
+from engine.runtime.zygote.birth import born, born_beside, map_ids, owned, score_oom
 from engine.runtime.zygote.container import Container, Exec, Process, exit_code
 from engine.runtime.zygote.enter import run_exec
 from engine.runtime.zygote.logpump import Sink, Stream, log_file
@@ -148,13 +148,12 @@ class Zygote:
         spec = request["spec"]
         group = cgroup(container.cgroup)
         group.create()
-        group.apply(spec.get("linux", {}).get("resources") or {})
         container.oom_base = group.oom_kills()
         spec["root"]["path"] = self._mount_point if request.get("rootfs") else spec["root"]["path"]
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stdio, far = ([], []) if spec["process"].get("terminal") else _pipes(request.get("open_stdin", False))
         owned(far, spec)
-        pid = born(spec, lambda: child.run_init(theirs, far, request))
+        pid = born(spec, group, lambda: child.run_init(theirs, far, request))
         theirs.close()
         for fd in far:
             os.close(fd)
@@ -162,7 +161,8 @@ class Zygote:
         self._watch(container.pidfd, lambda: self._reap(container))
         try:
             users = map_ids(pid, spec)
-            group.join(pid)
+            # Only now: under a limit of one process nobody could be born beside the visiting zygote.
+            group.apply(spec.get("linux", {}).get("resources") or {})
             score_oom(pid, spec["process"].get("oomScoreAdj"))
             trees = detached.mounts(request, users, f"{self._root}/lower")
             try:
@@ -243,35 +243,30 @@ class Zygote:
         if container.status != "running":
             raise OSError(errno.ESRCH, f"the container is {container.status}", container.name)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        helper = os.fork()
-        if helper == 0:
-            request |= {"spec": {"linux": container.mappings}, "users": container.users}
-            run_exec(container.pid, container.cgroup, theirs, fds, request)
+        owned(fds, {"linux": container.mappings, "process": request["process"]})
+        group = cgroup(container.cgroup)
+        pid = born_beside(
+            container.pidfd, group, lambda: run_exec(container.pidfd, group, theirs, fds, request, container.users)
+        )
         theirs.close()
+        score_oom(pid, request["process"].get("oomScoreAdj"))
         run = Exec(request["exec"], ours)
+        run.begin(pid)
+        self._watch(run.pidfd, lambda: self._reap_exec(container, run))
         container.execs[run.name] = run
 
         def heard() -> None:
             message, descriptors = run.hear()
             if message is None:
                 return
-            if message.startswith(b"pid "):
-                _wait(helper)
-                run.begin(int(message[4:]))
-                self._watch(run.pidfd, lambda: self._reap_exec(container, run))
-                return
             if message == b"terminal":
                 run.terminal = descriptors[0]
                 return
             self._unwatch(run.sync.fileno())
             run.sync.close()
-            if run.pidfd < 0:
-                _wait(helper)
             if message:
                 run.failed = True
                 self._reply(client, request["id"], {"error": _told(message)})
-                if run.pidfd < 0:
-                    del container.execs[run.name]
             else:
                 terminal = (run.terminal,) if run.terminal is not None else ()
                 self._reply(client, request["id"], {"ok": {"pid": run.pid}}, terminal)
@@ -429,13 +424,6 @@ def _signal(pid: int, number: int) -> None:
         return
 
 
-def _wait(pid: int) -> None:
-    try:
-        os.waitpid(pid, 0)
-    except ChildProcessError:
-        return
-
-
 def main(exec_root: str, cgroup_parent: str, listener_fd: int) -> None:
     """Serves on the listening socket that the launcher hands over, until it is told to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -448,6 +436,9 @@ def main(exec_root: str, cgroup_parent: str, listener_fd: int) -> None:
     libc.mount(None, "/", None, libc.MS_REC | libc.MS_SLAVE)
     listener = socket.socket(fileno=listener_fd)
     zygote = Zygote(exec_root)
+    # What every child would look up for itself.
+    capabilities.own_bounding()
+    hierarchies()
     gc.collect()
     gc.freeze()
     gc.disable()

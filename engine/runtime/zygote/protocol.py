@@ -17,6 +17,10 @@ MAX_DESCRIPTORS = 8
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 
 
+# Pages of it that no packet has reached take no memory.
+_incoming = memoryview(bytearray(MAX_PACKET))
+
+
 def widen(sock: socket.socket) -> None:
     """Lets a packet be as large as MAX_PACKET."""
     for option in (_SO_SNDBUFFORCE, _SO_RCVBUFFORCE):
@@ -50,18 +54,18 @@ def receive_raw(sock: socket.socket, most: int) -> tuple[bytes, list[int]]:
 def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     """The next packet, or None at the end. The descriptors are the caller's to close."""
     space = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
-    raw, ancillary, flags, _ = sock.recvmsg(MAX_PACKET, space, socket.MSG_CMSG_CLOEXEC)
+    length, ancillary, flags, _ = sock.recvmsg_into([_incoming], space, socket.MSG_CMSG_CLOEXEC)
     descriptors = array.array("i")
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
-    if not raw:
+    if not length:
         return None
     if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
         for descriptor in descriptors:
             os.close(descriptor)
         raise OSError(90, "a packet was larger than the protocol allows")
-    return json.loads(raw), list(descriptors)
+    return json.loads(_incoming[:length].tobytes()), list(descriptors)
 
 
 def failure(error: OSError, stage: str = "") -> dict[str, Any]:

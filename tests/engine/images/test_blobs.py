@@ -8,7 +8,7 @@ import pytest
 
 from engine.errors import Conflict, InvalidInput, NotFound
 from engine.images import digest as digests
-from engine.images.blobs import BlobStore
+from engine.images.blobs import BlobStore, BlobWriter
 
 DATA = b"some bytes" * 1000
 DIGEST = digests.sha256(DATA)
@@ -17,6 +17,12 @@ DIGEST = digests.sha256(DATA)
 @pytest.fixture
 def blobs(tmp_path: Path) -> BlobStore:
     return BlobStore(tmp_path)
+
+
+def write(writer: BlobWriter, data: bytes) -> str:
+    with writer:
+        writer.write(data)
+        return writer.commit()
 
 
 def leftovers(blobs: BlobStore) -> list[str]:
@@ -51,9 +57,8 @@ def test_sha512(blobs: BlobStore) -> None:
     ("expected", "size"), [("sha256:" + "0" * 64, None), (None, len(DATA) + 1), (DIGEST, len(DATA) - 1)]
 )
 def test_wrong_bytes_are_never_visible(blobs: BlobStore, expected: str | None, size: int | None) -> None:
-    with pytest.raises(InvalidInput), blobs.writer(expected, size) as writer:
-        writer.write(DATA)
-        writer.commit()
+    with pytest.raises(InvalidInput):
+        write(blobs.writer(expected, size), DATA)
     assert list(blobs) == []
     assert leftovers(blobs) == []
 
@@ -80,9 +85,8 @@ def test_resume(blobs: BlobStore) -> None:
 def test_resumed_wrong_bytes_start_over(blobs: BlobStore) -> None:
     with blobs.writer(DIGEST, len(DATA), resume=True) as writer:
         writer.write(b"x" * 4000)
-    with pytest.raises(InvalidInput), blobs.writer(DIGEST, len(DATA), resume=True) as writer:
-        writer.write(DATA[4000:])
-        writer.commit()
+    with pytest.raises(InvalidInput):
+        write(blobs.writer(DIGEST, len(DATA), resume=True), DATA[4000:])
     with blobs.writer(DIGEST, len(DATA), resume=True) as writer:
         assert writer.offset == 0
 

@@ -60,9 +60,7 @@ class Wire:
             assert answer.status == 201, await answer.text()
         return digest_of(data)
 
-    async def put_image(
-        self, repository: str, tag: str | None, content: bytes = b"layer", **more: object
-    ) -> str:
+    async def put_image(self, repository: str, tag: str | None, content: bytes = b"layer", **more: object) -> str:
         """A small image of one layer; returns its manifest's digest."""
         config = b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["%s"]}}' % (
             digest_of(content).encode()

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.kernel import libc
 from engine.kernel.cgroup.base import Cgroup
-from engine.kernel.cgroup.host import cgroup, groups_below, parse
+from engine.kernel.cgroup.host import cgroup, groups_below, hierarchies, parse
 from engine.kernel.cgroup.v1 import device_rule
 from engine.kernel.cgroup.v2 import CgroupV2, unlimited, weight_of_shares
 
@@ -80,9 +81,8 @@ def group() -> Iterator[Cgroup]:
 @pytest.mark.kernel
 def test_a_group_limits_freezes_counts_and_goes(group: Cgroup) -> None:
     group.apply({"memory": {"limit": 64 << 20}, "pids": {"limit": 50}, "cpu": {"quota": 50000, "period": 100000}})
-    process = subprocess.Popen(["sleep", "100"])
+    process = subprocess.Popen(["sleep", "100"], preexec_fn=group.join)
     try:
-        group.join(process.pid)
         assert group.processes() == [process.pid]
         stats = group.stats()
         assert (stats["memory"]["limit"], stats["pids"]["limit"], stats["pids"]["current"]) == (64 << 20, 50, 1)
@@ -100,3 +100,43 @@ def test_a_limit_moves_both_ways(group: Cgroup) -> None:
     for limit in (32 << 20, 128 << 20, 16 << 20):
         group.apply({"memory": {"limit": limit, "swap": limit}})
         assert group.stats()["memory"]["limit"] == limit
+
+
+@pytest.mark.kernel
+def test_a_child_is_born_inside_and_its_parent_comes_back(group: Cgroup) -> None:
+    before = Path("/proc/self/cgroup").read_text()
+    read, write = os.pipe()
+    pid = group.bear(libc.clone, 0)
+    if pid == 0:
+        os.read(read, 1)
+        os._exit(0)
+    try:
+        assert group.processes() == [pid]
+        assert Path("/proc/self/cgroup").read_text() == before
+    finally:
+        os.write(write, b"x")
+        os.waitpid(pid, 0)
+        os.close(read)
+        os.close(write)
+
+
+@pytest.mark.kernel
+def test_a_child_is_born_in_a_v2_group() -> None:
+    root = hierarchies().v2
+    if root is None:
+        pytest.skip("no unified hierarchy is mounted here")
+    group = CgroupV2(f"/shipway-test-{os.getpid()}", root)
+    os.mkdir(group.folders()[0])
+    read, write = os.pipe()
+    try:
+        pid = group.bear(libc.clone, 0)
+        if pid == 0:
+            os.read(read, 1)
+            os._exit(0)
+        assert group.processes() == [pid]
+        os.write(write, b"x")
+        os.waitpid(pid, 0)
+    finally:
+        os.close(read)
+        os.close(write)
+        group.remove()

@@ -80,9 +80,7 @@ async def test_a_chunked_upload_in_order_resumes_and_refuses_disorder(ours):
         location = ours.url + answer.headers["Location"]
     for start_at in (0, 100_000):
         headers = {"Content-Range": f"{start_at}-{start_at + 99_999}"}
-        async with ours.http.patch(
-            location, data=data[start_at : start_at + 100_000], headers=headers
-        ) as answer:
+        async with ours.http.patch(location, data=data[start_at : start_at + 100_000], headers=headers) as answer:
             assert answer.status == 202
             assert answer.headers["Range"] == f"0-{start_at + 99_999}"
     async with ours.http.patch(location, data=b"x" * 10, headers={"Content-Range": "5-14"}) as answer:
@@ -158,9 +156,7 @@ async def test_a_manifest_by_tag_and_digest(ours):
             assert digest_of(body) == digest
         async with ours.http.head(f"{ours.url}/v2/app/manifests/{reference}") as answer:
             assert answer.headers["Content-Length"] == str(len(body))
-    async with ours.http.get(
-        f"{ours.url}/v2/app/manifests/v1", headers={"If-None-Match": f'"{digest}"'}
-    ) as answer:
+    async with ours.http.get(f"{ours.url}/v2/app/manifests/v1", headers={"If-None-Match": f'"{digest}"'}) as answer:
         assert answer.status == 304
 
 

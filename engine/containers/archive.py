@@ -1,0 +1,390 @@
+"""`docker cp`: files out of a container and into it, as tars.
+
+Everything is opened below the container's root by the kernel (`inroot`), relative to descriptors that are held:
+a link swapped in while we look leads nowhere but into the same root.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import IO, Any, cast
+
+from engine.containers import inroot, times
+from engine.containers.model import Container
+from engine.errors import Forbidden, InvalidInput, NotFound, SystemFailure
+from engine.images import tarstream
+from engine.images.compression import decompressed
+from engine.images.diff import portable_xattrs, unshift
+from engine.images.tarwriter import TarWriter
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CHUNK = 1 << 18
+_GO_MODES = (
+    (stat.S_IFDIR, 1 << 31),
+    (stat.S_IFLNK, 1 << 27),
+    (stat.S_IFBLK, 1 << 26),
+    (stat.S_IFCHR, 1 << 26 | 1 << 21),
+    (stat.S_IFIFO, 1 << 25),
+    (stat.S_IFSOCK, 1 << 24),
+)
+_KINDS = {
+    stat.S_IFDIR: tarstream.DIRECTORY,
+    stat.S_IFLNK: tarstream.SYMLINK,
+    stat.S_IFCHR: tarstream.CHAR,
+    stat.S_IFBLK: tarstream.BLOCK_DEVICE,
+    stat.S_IFIFO: tarstream.FIFO,
+    stat.S_IFREG: tarstream.REGULAR,
+}
+Write = Callable[[bytes | bytearray | memoryview], object]
+
+
+def go_mode(mode: int) -> int:
+    """A Unix mode as Go's os.FileMode, which the API speaks."""
+    bits = mode & 0o777
+    for kind, go in _GO_MODES:
+        if stat.S_IFMT(mode) == kind:
+            bits |= go
+    for flag, go in ((stat.S_ISUID, 1 << 23), (stat.S_ISGID, 1 << 22), (stat.S_ISVTX, 1 << 20)):
+        bits |= go if mode & flag else 0
+    return bits
+
+
+def path_stat(root: int, path: str) -> dict[str, Any]:
+    """Docker's X-Docker-Container-Path-Stat. A link at the end is told as the link it is."""
+    clean = _clean(path)
+    status = inroot.stat_of(root, clean, follow=_wants_folder(path))
+    return {
+        "name": posixpath.basename(clean) or "/",
+        "size": status.st_size,
+        "mode": go_mode(status.st_mode),
+        "mtime": times.rfc3339(status.st_mtime_ns),
+        "linkTarget": _link_target(root, clean) if stat.S_ISLNK(status.st_mode) else "",
+    }
+
+
+def _link_target(root: int, path: str) -> str:
+    try:
+        with inroot.opened(root, path, os.O_PATH | os.O_NOFOLLOW) as fd:
+            aim = os.readlink("", dir_fd=fd)
+    except OSError:
+        return ""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(path), aim))
+
+
+def _clean(path: str) -> str:
+    if "\0" in path:
+        raise InvalidInput("a path can't contain a NUL byte")
+    return "/" + posixpath.normpath("/" + path).lstrip("/")
+
+
+def _wants_folder(path: str) -> bool:
+    return path.endswith(("/", "/."))
+
+
+def get(root: int, path: str, write: Write, shift: int, name: str | None = None) -> None:
+    """Writes the tar of a file or folder; its members' names begin with `name`. Blocking. Raises NotFound."""
+    clean = _clean(path)
+    if name is None:
+        name = "." if path.endswith("/.") else posixpath.basename(clean)
+    name = name.strip("/")
+    flags = os.O_PATH | (0 if _wants_folder(path) or clean == "/" else os.O_NOFOLLOW)
+    try:
+        with inroot.opened(root, clean, flags) as fd:
+            tar = TarWriter(write)
+            _Packer(tar, shift).add_opened(fd, os.fsencode(name))
+            tar.close()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise NotFound(f"Could not find the file {path} in container") from None
+        raise SystemFailure(f"can't read {path}: {error.strerror}", error.errno) from None
+
+
+def export(root: int, write: Write, shift: int) -> None:
+    """Writes the tar of everything below `root`. Blocking."""
+    tar = TarWriter(write)
+    packer = _Packer(tar, shift)
+    reading = os.open(".", _FOLDER, dir_fd=root)
+    try:
+        packer.add_inside(reading, b"")
+    except OSError as error:
+        raise SystemFailure(f"can't read the container's files: {error.strerror}", error.errno) from None
+    finally:
+        os.close(reading)
+    tar.close()
+
+
+class _Packer:
+    def __init__(self, tar: TarWriter, shift: int) -> None:
+        self._tar = tar
+        self._shift = shift
+        self._linked: dict[tuple[int, int], bytes] = {}
+
+    def add_opened(self, fd: int, name: bytes) -> None:
+        """What is behind an O_PATH descriptor, with all below it."""
+        status = os.fstat(fd)
+        kind = stat.S_IFMT(status.st_mode)
+        if kind == stat.S_IFSOCK:
+            return
+        seen = (status.st_dev, status.st_ino)
+        if kind == stat.S_IFREG and status.st_nlink > 1 and seen in self._linked:
+            self._header(name, tarstream.LINK, status, linkname=self._linked[seen])
+            return
+        if kind == stat.S_IFREG:
+            self._linked[seen] = name
+            self._file(fd, name)
+        elif kind == stat.S_IFLNK:
+            self._header(name, tarstream.SYMLINK, status, linkname=os.fsencode(os.readlink("", dir_fd=fd)))
+        elif kind == stat.S_IFDIR:
+            self._header(name + b"/", tarstream.DIRECTORY, status)
+            self._folder(fd, name)
+        else:
+            self._header(name, _KINDS[kind], status)
+
+    def _folder(self, fd: int, name: bytes) -> None:
+        # "." opened relative to the descriptor is the very folder that was looked at.
+        reading = os.open(".", _FOLDER, dir_fd=fd)
+        try:
+            self.add_inside(reading, name.rstrip(b"/") + b"/")
+        finally:
+            os.close(reading)
+
+    def add_inside(self, reading: int, prefix: bytes) -> None:
+        """Everything in the folder that is open as `reading`."""
+        for entry in sorted(os.listdir(reading)):
+            try:
+                inner = os.open(entry, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=reading)
+            except FileNotFoundError:
+                continue
+            try:
+                self.add_opened(inner, prefix + os.fsencode(entry))
+            finally:
+                os.close(inner)
+
+    def _file(self, fd: int, name: bytes) -> None:
+        """As many bytes as its header says, whatever its writer does meanwhile."""
+        reading = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+        try:
+            status = os.fstat(reading)
+            xattrs = portable_xattrs(_xattrs(reading), self._shift)
+            self._header(name, tarstream.REGULAR, status, size=status.st_size, xattrs=xattrs)
+            left = status.st_size
+            while left and (piece := os.read(reading, min(left, _CHUNK))):
+                self._tar.data(piece)
+                left -= len(piece)
+            while left:
+                self._tar.data(bytes(min(left, _CHUNK)))
+                left -= min(left, _CHUNK)
+            self._tar.pad(status.st_size)
+        finally:
+            os.close(reading)
+
+    def _header(
+        self,
+        name: bytes,
+        kind: bytes,
+        status: os.stat_result,
+        *,
+        size: int = 0,
+        linkname: bytes = b"",
+        xattrs: dict[str, bytes] | None = None,
+    ) -> None:
+        device = (os.major(status.st_rdev), os.minor(status.st_rdev))
+        self._tar.add(
+            name,
+            kind,
+            mode=stat.S_IMODE(status.st_mode),
+            uid=unshift(status.st_uid, self._shift),
+            gid=unshift(status.st_gid, self._shift),
+            size=size,
+            mtime=int(status.st_mtime),
+            linkname=linkname,
+            device=device,
+            xattrs=xattrs,
+        )
+
+
+def _xattrs(fd: int) -> dict[str, bytes]:
+    try:
+        return {key: os.getxattr(fd, key) for key in os.listxattr(fd)}
+    except OSError:
+        return {}
+
+
+@dataclass(frozen=True)
+class PutOptions:
+    """`shift` is added to the archive's owners; `owner` replaces them."""
+
+    shift: int = 0
+    owner: tuple[int, int] | None = None
+    no_overwrite_dir_non_dir: bool = False
+
+
+def put(root: int, path: str, source: IO[bytes], options: PutOptions) -> None:
+    """Unpacks a tar, compressed or not, into the folder `path`. Blocking.
+
+    Raises NotFound or InvalidInput for a bad target, an archive that is none, or one that would step out.
+    """
+    clean = _clean(path)
+    status = inroot.stat_of(root, clean)
+    if not stat.S_ISDIR(status.st_mode):
+        raise InvalidInput("extraction point is not a directory")
+    chunks = cast("Iterator[bytes | memoryview]", decompressed(cast("Any", source)))
+    unpacker = _Unpacker(root, clean, options)
+    try:
+        reader = tarstream.TarReader(chunks)
+        for entry in reader:
+            unpacker.add(entry, reader)
+        unpacker.finish()
+    except OSError as error:
+        if error.errno == errno.EROFS:
+            raise Forbidden("container rootfs is marked read-only") from None
+        raise SystemFailure(f"can't write below {path}: {error.strerror}", error.errno) from None
+
+
+class _Unpacker:
+    def __init__(self, root: int, base: str, options: PutOptions) -> None:
+        self._root = root
+        self._base = base
+        self._options = options
+        self._times: list[tuple[str, int]] = []
+
+    def add(self, entry: tarstream.Entry, reader: tarstream.TarReader) -> None:
+        name = os.fsdecode(entry.name)
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        if ".." in parts:
+            raise InvalidInput(f"invalid archive: {name!r} points outside of the target")
+        if not parts:
+            return
+        full = posixpath.join(self._base, *parts)
+        parent, last = posixpath.split(full)
+        at = self._parent(parent)
+        try:
+            self._make(entry, reader, at, last, full)
+        finally:
+            os.close(at)
+
+    def _parent(self, parent: str) -> int:
+        try:
+            return inroot.openat2(self._root, parent, os.O_PATH | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return inroot.make_dirs(self._root, parent, owner=self._owner(0, 0))
+
+    def _make(self, entry: tarstream.Entry, reader: tarstream.TarReader, at: int, name: str, full: str) -> None:
+        if not self._clear(entry, at, name):
+            return
+        mode = stat.S_IMODE(entry.mode)
+        if entry.type == tarstream.DIRECTORY:
+            self._make_folder(entry, at, name, full)
+            return
+        if entry.type == tarstream.REGULAR:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(name, flags, 0o600, dir_fd=at)
+            try:
+                for offset, piece in reader.content():
+                    while piece:
+                        written = os.pwrite(fd, piece, offset)
+                        offset, piece = offset + written, piece[written:]
+                os.ftruncate(fd, entry.size)
+                os.fchown(fd, *self._owner(entry.uid, entry.gid))
+                os.fchmod(fd, mode)
+                os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+            finally:
+                os.close(fd)
+            return
+        if entry.type == tarstream.LINK:
+            self._hard_link(entry, at, name)
+            return
+        if entry.type == tarstream.SYMLINK:
+            os.symlink(entry.linkname, name, dir_fd=at)
+        elif entry.type in (tarstream.CHAR, tarstream.BLOCK_DEVICE, tarstream.FIFO):
+            kinds = {tarstream.CHAR: stat.S_IFCHR, tarstream.BLOCK_DEVICE: stat.S_IFBLK}
+            device = os.makedev(entry.devmajor, entry.devminor)
+            os.mknod(name, kinds.get(entry.type, stat.S_IFIFO) | mode, device, dir_fd=at)
+        else:
+            return
+        os.chown(name, *self._owner(entry.uid, entry.gid), dir_fd=at, follow_symlinks=False)
+        os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=at, follow_symlinks=False)
+
+    def _make_folder(self, entry: tarstream.Entry, at: int, name: str, full: str) -> None:
+        try:
+            os.mkdir(name, 0o700, dir_fd=at)
+        except FileExistsError:
+            return
+        fd = os.open(name, _FOLDER, dir_fd=at)
+        try:
+            os.fchown(fd, *self._owner(entry.uid, entry.gid))
+            os.fchmod(fd, stat.S_IMODE(entry.mode))
+        finally:
+            os.close(fd)
+        self._times.append((full, entry.mtime_ns))
+
+    def _hard_link(self, entry: tarstream.Entry, at: int, name: str) -> None:
+        """To a file that is below the target folder; links on the way to it stay in the root."""
+        aim = [part for part in os.fsdecode(entry.linkname).split("/") if part not in ("", ".")]
+        if ".." in aim or not aim:
+            raise InvalidInput(f"invalid archive: hard link to {os.fsdecode(entry.linkname)!r}")
+        folder = inroot.openat2(self._root, posixpath.join(self._base, *aim[:-1]), os.O_PATH | os.O_DIRECTORY)
+        try:
+            os.link(aim[-1], name, src_dir_fd=folder, dst_dir_fd=at, follow_symlinks=False)
+        finally:
+            os.close(folder)
+
+    def _clear(self, entry: tarstream.Entry, at: int, name: str) -> bool:
+        """Makes way for the entry. Never by following a link, and a folder only if it is empty."""
+        try:
+            there = os.stat(name, dir_fd=at, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        is_folder = stat.S_ISDIR(there.st_mode)
+        if is_folder != (entry.type == tarstream.DIRECTORY) and self._options.no_overwrite_dir_non_dir:
+            kinds = ("directory", "non-directory") if is_folder else ("non-directory", "directory")
+            raise InvalidInput(f"cannot overwrite {kinds[0]} {name!r} with {kinds[1]}")
+        if is_folder and entry.type == tarstream.DIRECTORY:
+            return True
+        try:
+            if is_folder:
+                os.rmdir(name, dir_fd=at)
+            else:
+                os.unlink(name, dir_fd=at)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EBUSY, errno.EEXIST):
+                raise InvalidInput(f"cannot overwrite {name!r}: {error.strerror}") from None
+            raise
+        return True
+
+    def _owner(self, uid: int, gid: int) -> tuple[int, int]:
+        if self._options.owner is not None:
+            uid, gid = self._options.owner
+        shift = self._options.shift
+        return (uid + shift, gid + shift) if shift else (uid, gid)
+
+    def finish(self) -> None:
+        """Times of folders last: filling them has changed them."""
+        for path, mtime in reversed(self._times):
+            try:
+                with inroot.opened(self._root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW) as fd:
+                    os.utime(fd, ns=(mtime, mtime))
+            except OSError:
+                continue
+
+
+def mounted_at(container: Container, path: str) -> tuple[str, str, bool] | None:
+    """(folder on the host, path in it, may be written) where `path` lies in a bind or volume; else None."""
+    clean = _clean(path)
+    best = None
+    for point in container.mounts:
+        if point.type == "tmpfs":
+            continue
+        inside = clean == point.destination or clean.startswith(point.destination.rstrip("/") + "/")
+        if inside and (best is None or len(point.destination) > len(best.destination)):
+            best = point
+    if best is None:
+        return None
+    source = f"{best.source}/{best.subpath}" if best.subpath else best.source
+    rest = clean[len(best.destination) :] or "/"
+    return source, rest + ("/." if path.endswith("/.") else ""), best.rw

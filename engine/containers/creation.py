@@ -1,0 +1,131 @@
+"""`docker create`: from a wish to a container that can be started."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from engine.containers import imagedefaults, mounts, names, sharing, times, validation
+from engine.containers.hostconfig import HostConfig, LogSettings, PortBinding
+from engine.containers.model import (
+    Container,
+    ContainerConfig,
+    EndpointSettings,
+    MountPoint,
+    NetworkingConfig,
+    NetworkSettings,
+)
+from engine.containers.room import Room
+from engine.errors import InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from engine.images.image import Image
+
+_DEFAULT_NETWORKS = ("", "default", "bridge")
+
+
+def create(
+    room: Room,
+    name: str | None,
+    config: ContainerConfig,
+    host_config: HostConfig,
+    networking: NetworkingConfig,
+    *,
+    user_namespaces: bool,
+) -> Container:
+    """Checks, decides, makes the volumes, the folders and the record. All or nothing."""
+    image: Image = room.images.get(config.image)
+    config = imagedefaults.apply(config, image.config.config)
+    host_config = msgspec.structs.replace(host_config)
+    validation.check(config, host_config)
+    sharing.check(host_config)
+    if not host_config.log_config.type:
+        host_config.log_config = LogSettings("json-file", host_config.log_config.config)
+    host_config.network_mode = host_config.network_mode or "default"
+    container_id = names.new_id()
+    if not config.hostname:
+        config.hostname = "" if host_config.uts_mode == "host" else container_id[:12]
+    points = mounts.plan(config, host_config, lambda ref: room.registry.get(ref).mounts)
+    endpoints = _endpoints(room, host_config, networking)
+    argv = imagedefaults.argv(config)
+    name = room.registry.free_name(name, container_id)
+    shift = 0
+    made: list[str] = []
+    try:
+        shift = _shift(room, host_config, enabled=user_namespaces)
+        _make_volumes(room, points, made)
+        container = Container(
+            id=container_id,
+            name=name,
+            created=times.rfc3339(times.now()),
+            image=image.id,
+            path=argv[0],
+            args=argv[1:],
+            config=config,
+            host_config=host_config,
+            network_settings=NetworkSettings(networks=endpoints),
+            mounts=points,
+            id_shift=shift,
+        )
+        if host_config.log_config.type != "none":
+            container.log_path = str(room.registry.paths(container).log)
+        room.registry.add(container)
+    except BaseException:
+        room.registry.give_up_name(name, container_id)
+        room.ranges.give_back(shift)
+        for volume in made:
+            room.volumes.remove(volume, force=True)
+        raise
+    room.tell(container, "create")
+    return container
+
+
+def _shift(room: Room, host_config: HostConfig, *, enabled: bool) -> int:
+    """Whoever joins another container's namespaces has that container's ids, too."""
+    for ref in sharing.joined(host_config):
+        return room.registry.get(ref).id_shift
+    if not enabled or not sharing.wants_user_namespace(host_config):
+        return 0
+    return room.ranges.take()
+
+
+def _make_volumes(room: Room, points: list[MountPoint], made: list[str]) -> None:
+    for point in points:
+        if point.type != "volume" or point.source:
+            continue
+        known = point.name and any(volume.name == point.name for volume in room.volumes.list())
+        volume = room.volumes.create(point.name, driver=point.driver or "local", anonymous=point.anonymous)
+        if not known:
+            made.append(volume.name)
+        point.name, point.source = volume.name, volume.mountpoint
+
+
+def _endpoints(room: Room, host_config: HostConfig, networking: NetworkingConfig) -> dict[str, EndpointSettings]:
+    """Which networks it will be on. The mode names the first; the rest comes from the networking config."""
+    mode = host_config.network_mode
+    ref = sharing.container_of(mode)
+    if ref is not None:
+        room.registry.get(ref)
+        if host_config.port_bindings or host_config.publish_all_ports:
+            raise InvalidInput("conflicting options: port publishing and the container type network mode")
+        return {}
+    if mode in ("host", "none"):
+        if any(other != mode for other in networking.endpoints_config):
+            raise InvalidInput(f"conflicting options: the {mode} network and other networks")
+        return {mode: networking.endpoints_config.get(mode) or EndpointSettings()}
+    first = "bridge" if mode in _DEFAULT_NETWORKS else mode
+    try:
+        named = room.networks.get(first).name
+    except NotFound:
+        raise NotFound(f"network {first} not found") from None
+    asked: dict[str, EndpointSettings] = {}
+    for network, settings in networking.endpoints_config.items():
+        asked[room.networks.get(network).name] = settings
+    chosen = {named: asked.pop(named, EndpointSettings())}
+    return chosen | asked
+
+
+def published(container: Container) -> dict[str, list[PortBinding] | None]:
+    """What the ports are while nothing runs: exposed, not published."""
+    return dict.fromkeys((*container.config.exposed_ports, *container.host_config.port_bindings))

@@ -1,0 +1,97 @@
+"""What happens when a container's first process has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from engine.containers import plugging, restart, times
+from engine.containers.live import Live
+from engine.containers.model import Container
+from engine.containers.room import Room
+from engine.errors import EngineError
+
+if TYPE_CHECKING:
+    from engine.runtime.launcher import Exit
+
+_log = logging.getLogger(__name__)
+_MOST_TRIES = 1_000_000
+
+
+class Exits:
+    """Records an exit, tells those who wait, cleans up, and restarts or removes where that was asked for."""
+
+    def __init__(
+        self,
+        room: Room,
+        start: Callable[[Container], Awaitable[None]],
+        remove: Callable[[Container], Awaitable[None]],
+    ) -> None:
+        self._room = room
+        self._start = start
+        self._remove = remove
+
+    async def ended(self, container: Container, end: Exit) -> None:
+        """Idempotent: an exit that is known already changes nothing."""
+        live = self._room.registry.live(container)
+        async with live.lock:
+            if not container.state.alive:
+                await self._room.launcher.delete(container.id)
+                return
+            again = self._record(container, live, end)
+            live.tell(live.stopped, end)
+            await self._clean_up(container)
+            self._room.registry.save(container)
+            if again and live.restarting is None:
+                live.restarting = asyncio.create_task(self._restart_later(container, live))
+        if container.host_config.auto_remove and not again:
+            await self._remove(container)
+
+    def _record(self, container: Container, live: Live, end: Exit) -> bool:
+        state = container.state
+        live.cancel_health()
+        if state.health is not None and state.health.status != "unhealthy":
+            state.health.status = "unhealthy"
+        ran = max(0.0, end.finished_at - end.started_at)
+        live.restarts_in_a_row = restart.in_a_row(live.restarts_in_a_row, ran)
+        again = restart.wanted(
+            container.host_config.restart_policy,
+            end.code,
+            container.restart_count,
+            stopped_by_user=container.stopped_by_user or live.stop_started,
+        )
+        state.status = "restarting" if again else "exited"
+        state.pid, state.exit_code, state.oom_killed = 0, end.code, end.oom_killed
+        state.finished_at = times.rfc3339(times.from_unix(end.finished_at))
+        if end.started_at:
+            state.started_at = times.rfc3339(times.from_unix(end.started_at))
+        # On disk before anyone is told: the answer must still be the same after a crash.
+        self._room.registry.save(container)
+        if end.oom_killed:
+            self._room.tell(container, "oom")
+        self._room.tell(container, "die", {"exitCode": str(end.code), "execDuration": str(int(ran))})
+        return again
+
+    async def _clean_up(self, container: Container) -> None:
+        await plugging.unplug(self._room, container)
+        try:
+            await self._room.launcher.delete(container.id)
+        except EngineError:
+            _log.exception("container %s: could not clean up after its end", container.short_id)
+
+    async def _restart_later(self, container: Container, live: Live) -> None:
+        try:
+            await asyncio.sleep(restart.delay(live.restarts_in_a_row - 1 if live.restarts_in_a_row else 0))
+            async with live.lock:
+                if container.state.status != "restarting" or container.id not in self._room.registry:
+                    return
+                live.restarting = None
+                container.restart_count += 1
+                await self._start(container)
+        except EngineError as error:
+            _log.warning("container %s could not be restarted: %s", container.short_id, error)
+            async with live.lock:
+                container.state.status = "exited"
+                self._room.registry.save(container)

@@ -1,0 +1,68 @@
+"""`docker network connect` and `disconnect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engine.containers import netfiles, plugging, sharing
+from engine.containers.model import Container, EndpointSettings
+from engine.containers.room import Room
+from engine.errors import Conflict, Forbidden
+
+
+async def connect(room: Room, container: Container, network: str, settings: EndpointSettings) -> None:
+    """At once where the container runs, else at its next start."""
+    name = room.networks.get(network).name
+    mode = container.host_config.network_mode
+    if mode == "host" or sharing.container_of(mode):
+        raise Forbidden("container sharing network namespace with another container or host cannot be connected")
+    if name in ("host", "none"):
+        raise Forbidden(f"container cannot be connected to the {name} network")
+    async with room.registry.live(container).lock:
+        networks = container.network_settings.networks
+        if name in networks:
+            raise Forbidden(f"endpoint with name {container.name} already exists in network {name}")
+        networks.pop("none", None)
+        networks[name] = settings
+        if container.state.alive:
+            try:
+                await plugging.attach(room, container, name, settings, Path(f"/proc/{container.state.pid}/ns/net"))
+            except BaseException:
+                del networks[name]
+                raise
+            rewrite_hosts(room, container)
+        room.registry.save(container)
+
+
+async def disconnect(room: Room, container: Container, network: str, *, force: bool) -> None:
+    """Raises Forbidden when it is not on that network."""
+    name = room.networks.get(network).name
+    async with room.registry.live(container).lock:
+        settings = container.network_settings.networks.get(name)
+        if settings is None:
+            if force:
+                return
+            raise Forbidden(f"container {container.id} is not connected to network {name}")
+        if name == "host":
+            raise Conflict("container cannot be disconnected from host network or connected to host network")
+        if container.state.alive:
+            netns = Path(f"/proc/{container.state.pid}/ns/net")
+            await room.networks.disconnect(name, container.id, netns=netns)
+            room.events.publish("network", "disconnect", settings.network_id, {"container": container.id, "name": name})
+        del container.network_settings.networks[name]
+        if container.state.alive:
+            rewrite_hosts(room, container)
+        room.registry.save(container)
+
+
+def rewrite_hosts(room: Room, container: Container) -> None:
+    """A running container's hosts file, for the addresses it has now."""
+    endpoints = [one for one in container.network_settings.networks.values() if one.ip_address]
+    gateway = next((one.gateway for one in endpoints if one.gateway), "")
+    text = netfiles.hosts(
+        netfiles.extra_hosts(container.host_config.extra_hosts, gateway),
+        [one.ip_address for one in endpoints],
+        container.hostname,
+        container.config.domainname,
+    )
+    netfiles.write(room.registry.paths(container).hosts, text, container.id_shift)

@@ -1,0 +1,155 @@
+"""A container and the networks: plugging it in at its start, and out at its end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.containers import netfiles, validation
+from engine.containers.hostconfig import PortBinding
+from engine.containers.model import Container, EndpointSettings
+from engine.containers.room import Room
+from engine.errors import EngineError, InvalidInput
+from engine.network.model import PortMapping
+
+if TYPE_CHECKING:
+    from engine.network.model import Endpoint
+
+_log = logging.getLogger(__name__)
+
+
+def nameservers(room: Room, container: Container) -> Sequence[str]:
+    """The resolvers of its own network, the engine's where the user set some, or none in particular."""
+    for network in container.network_settings.networks:
+        if network in ("bridge", "host", "none"):
+            continue
+        server = room.networks.nameserver(network)
+        if server:
+            return (server,)
+    return room.config.dns
+
+
+async def plug(room: Room, container: Container, netns: Path) -> None:
+    """Onto all its networks; ports are published on the first. Its hosts file then has its addresses."""
+    settings = container.network_settings
+    settings.sandbox_key = str(netns)
+    ports = port_mappings(container)
+    addresses: list[str] = []
+    gateway = ""
+    plugged = False
+    for name, wanted in settings.networks.items():
+        if name in ("none", "host"):
+            continue
+        endpoint = await attach(room, container, name, wanted, netns, ports if not plugged else [])
+        if not plugged:
+            settings.ports = bindings(container, endpoint)
+            gateway = endpoint.gateway
+        plugged = True
+        addresses.append(endpoint.ip)
+    if not plugged:
+        await room.networks.loopback(netns)
+    text = netfiles.hosts(
+        netfiles.extra_hosts(container.host_config.extra_hosts, gateway),
+        addresses,
+        container.hostname,
+        container.config.domainname,
+    )
+    netfiles.write(room.registry.paths(container).hosts, text, container.id_shift)
+
+
+async def attach(
+    room: Room,
+    container: Container,
+    network: str,
+    wanted: EndpointSettings,
+    netns: Path,
+    ports: Sequence[PortMapping] = (),
+) -> Endpoint:
+    """Onto one network; what it got is written into `wanted`."""
+    names = [container.name, container.short_id, *wanted.aliases]
+    if container.config.hostname and container.config.hostname != container.short_id:
+        names.append(container.config.hostname)
+    endpoint = await room.networks.attach(
+        network,
+        container.id,
+        netns,
+        aliases=names,
+        ports=ports,
+        address=(wanted.ipam_config.ipv4_address or None) if wanted.ipam_config else None,
+        mac=wanted.mac_address or container.config.mac_address or None,
+    )
+    wanted.network_id, wanted.endpoint_id = endpoint.network_id, endpoint.id
+    wanted.ip_address, wanted.ip_prefix_len = endpoint.ip, endpoint.prefix
+    wanted.gateway = endpoint.gateway
+    wanted.dns_names = list(dict.fromkeys(names))
+    if not wanted.mac_address:
+        wanted.mac_address = endpoint.mac
+    room.events.publish(
+        "network", "connect", endpoint.network_id, {"container": container.id, "name": network, "type": "bridge"}
+    )
+    return endpoint
+
+
+async def unplug(room: Room, container: Container) -> None:
+    """Off all networks; what it had is forgotten. Idempotent, and never fails."""
+    was_on = [(n, e) for n, e in container.network_settings.networks.items() if e.endpoint_id]
+    try:
+        await room.networks.detach(container.id)
+    except EngineError:
+        _log.exception("container %s: could not take it off its networks", container.short_id)
+    for name, endpoint in was_on:
+        room.events.publish("network", "disconnect", endpoint.network_id, {"container": container.id, "name": name})
+        forget(container, endpoint)
+    container.network_settings.ports = {}
+    container.network_settings.sandbox_key = ""
+
+
+def forget(container: Container, endpoint: EndpointSettings) -> None:
+    """What an endpoint had only while the container ran. An address the user fixed is kept by the config."""
+    endpoint.endpoint_id = endpoint.gateway = endpoint.ip_address = ""
+    endpoint.ip_prefix_len = 0
+    endpoint.mac_address = ""
+
+
+def port_mappings(container: Container) -> list[PortMapping]:
+    """What to publish: the bindings asked for and, with `-P`, every exposed port on a free one."""
+    wanted: list[PortMapping] = []
+    host_config = container.host_config
+    for text, asked in host_config.port_bindings.items():
+        port, protocol = validation.parse_port(text)
+        wanted += [_mapping(port, protocol, binding) for binding in asked or [PortBinding()]]
+    if host_config.publish_all_ports:
+        for text in container.config.exposed_ports:
+            port, protocol = validation.parse_port(text)
+            if not any(key in host_config.port_bindings for key in (text, f"{port}/{protocol}", str(port))):
+                wanted.append(_mapping(port, protocol, PortBinding()))
+    return wanted
+
+
+def _mapping(port: int, protocol: str, binding: PortBinding) -> PortMapping:
+    if protocol not in ("tcp", "udp"):
+        raise InvalidInput(f"can't publish port {port}/{protocol}: only tcp and udp can be published")
+    first, _, last = binding.host_port.partition("-")
+    if not all(part == "" or (part.isascii() and part.isdigit() and int(part) < 65536) for part in (first, last)):
+        raise InvalidInput(f"invalid host port {binding.host_port!r}")
+    return PortMapping(
+        container_port=port,
+        protocol="udp" if protocol == "udp" else "tcp",
+        host_ip=binding.host_ip,
+        host_port=int(first or 0),
+        host_port_end=int(last or 0),
+    )
+
+
+def bindings(container: Container, endpoint: Endpoint) -> dict[str, list[PortBinding] | None]:
+    """Docker's NetworkSettings.Ports: None for a port that is only exposed."""
+    ports: dict[str, list[PortBinding] | None] = {}
+    for text in container.config.exposed_ports:
+        port, protocol = validation.parse_port(text)
+        ports[f"{port}/{protocol}"] = None
+    for binding in endpoint.ports:
+        key = f"{binding.container_port}/{binding.protocol}"
+        ports[key] = [*(ports.get(key) or []), PortBinding(binding.host_ip, str(binding.host_port))]
+    return ports

@@ -1,0 +1,116 @@
+"""Limits of a container, as its user wrote them → OCI LinuxResources. Also says which make no sense."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+
+from engine.containers.hostconfig import Limits, ThrottleDevice
+from engine.errors import InvalidInput
+from engine.runtime.spec import (
+    LinuxBlockIO,
+    LinuxCPU,
+    LinuxMemory,
+    LinuxPids,
+    LinuxResources,
+    LinuxThrottleDevice,
+    LinuxWeightDevice,
+)
+
+_SMALLEST_MEMORY = 6 << 20
+_PERIOD = 100_000
+
+
+def validate(limits: Limits) -> None:
+    """Raises InvalidInput with Docker's words for combinations that Docker refuses."""
+    if limits.memory and limits.memory < _SMALLEST_MEMORY:
+        raise InvalidInput("Minimum memory limit allowed is 6MB")
+    if limits.memory_swap and not limits.memory:
+        raise InvalidInput("You should always set the Memory limit when using Memoryswap limit, see usage")
+    if 0 < limits.memory_swap < limits.memory:
+        raise InvalidInput("Minimum memoryswap limit should be larger than memory limit, see usage")
+    if limits.memory and limits.memory_reservation > limits.memory:
+        raise InvalidInput("Minimum memory limit can not be less than memory reservation limit, see usage")
+    swappiness = limits.memory_swappiness
+    if swappiness is not None and not -1 <= swappiness <= 100:
+        raise InvalidInput(f"Invalid value: {swappiness}, valid memory swappiness range is 0-100")
+    if limits.nano_cpus and (limits.cpu_period or limits.cpu_quota):
+        raise InvalidInput("Conflicting options: Nano CPUs and CPU Period cannot both be set")
+    cpus = os.cpu_count() or 1
+    if limits.nano_cpus < 0 or limits.nano_cpus > cpus * 10**9:
+        raise InvalidInput(f"range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available")
+    if limits.cpu_period and not 1000 <= limits.cpu_period <= 1_000_000:
+        raise InvalidInput("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
+    if 0 < limits.cpu_quota < 1000:
+        raise InvalidInput("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+    if limits.cpu_shares < 0:
+        raise InvalidInput(f"invalid CPU shares ({limits.cpu_shares}): value must be a positive integer")
+    if limits.blkio_weight and not 10 <= limits.blkio_weight <= 1000:
+        raise InvalidInput("Range of blkio weight is from 10 to 1000")
+    for text in (limits.cpuset_cpus, limits.cpuset_mems):
+        if any(character not in "0123456789,-" for character in text):
+            raise InvalidInput(f"Invalid value {text!r} for cpuset: write it as 0-2,4")
+
+
+def memory_and_swap(limits: Limits) -> int | None:
+    """Docker's rule: as much swap again as memory, unless something was said."""
+    if limits.memory_swap:
+        return limits.memory_swap
+    return 2 * limits.memory if limits.memory else None
+
+
+def resources(limits: Limits) -> LinuxResources:
+    """Everything but the device rules. What is unset stays out, so that an update leaves it alone."""
+    quota, period = limits.cpu_quota or None, limits.cpu_period or None
+    if limits.nano_cpus:
+        quota, period = limits.nano_cpus * _PERIOD // 10**9, _PERIOD
+    pids = limits.pids_limit
+    return LinuxResources(
+        memory=LinuxMemory(
+            limit=limits.memory or None,
+            reservation=limits.memory_reservation or None,
+            swap=memory_and_swap(limits),
+            swappiness=limits.memory_swappiness if (limits.memory_swappiness or -1) >= 0 else None,
+            disable_oom_killer=limits.oom_kill_disable or None,
+        ),
+        cpu=LinuxCPU(
+            shares=limits.cpu_shares or None,
+            quota=quota,
+            period=period,
+            cpus=limits.cpuset_cpus or None,
+            mems=limits.cpuset_mems or None,
+            realtime_period=limits.cpu_realtime_period or None,
+            realtime_runtime=limits.cpu_realtime_runtime or None,
+        ),
+        pids=LinuxPids(limit=pids if pids > 0 else -1) if pids else None,
+        block_io=_block_io(limits),
+    )
+
+
+def _block_io(limits: Limits) -> LinuxBlockIO | None:
+    block = LinuxBlockIO(
+        weight=limits.blkio_weight or None,
+        weight_device=[
+            LinuxWeightDevice(*_numbers(device.path), weight=device.weight) for device in limits.blkio_weight_device
+        ],
+        throttle_read_bps_device=_throttle(limits.blkio_device_read_bps),
+        throttle_write_bps_device=_throttle(limits.blkio_device_write_bps),
+        throttle_read_iops_device=_throttle(limits.blkio_device_read_iops),
+        throttle_write_iops_device=_throttle(limits.blkio_device_write_iops),
+    )
+    return None if block == LinuxBlockIO() else block
+
+
+def _throttle(devices: Sequence[ThrottleDevice]) -> list[LinuxThrottleDevice]:
+    return [LinuxThrottleDevice(*_numbers(device.path), rate=device.rate) for device in devices]
+
+
+def _numbers(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise InvalidInput(f"no such block device {path!r}: {error.strerror}") from None
+    if not stat.S_ISBLK(status.st_mode):
+        raise InvalidInput(f"{path!r} is not a block device")
+    return os.major(status.st_rdev), os.minor(status.st_rdev)

@@ -1,0 +1,41 @@
+"""What the parts of this room share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from engine.config import EngineConfig
+from engine.containers.events import EventBus
+from engine.containers.idranges import IdRanges
+from engine.containers.model import Container
+from engine.containers.registry import Registry
+from engine.containers.volumes import Volumes
+
+if TYPE_CHECKING:
+    from engine.images.store import ImageStore
+    from engine.network import Networks
+    from engine.runtime.launcher import Launcher
+
+
+@dataclass(frozen=True)
+class Room:
+    config: EngineConfig
+    launcher: Launcher
+    images: ImageStore
+    networks: Networks
+    events: EventBus
+    registry: Registry
+    volumes: Volumes
+    ranges: IdRanges
+
+    def tell(self, container: Container, action: str, extra: Mapping[str, str] | None = None) -> None:
+        """Publishes an event of the container, with Docker's attributes."""
+        attributes = {
+            **container.config.labels,
+            "image": container.config.image,
+            "name": container.name,
+            **(extra or {}),
+        }
+        self.events.publish("container", action, container.id, attributes)

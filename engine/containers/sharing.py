@@ -1,0 +1,75 @@
+"""Which namespaces a container shares: `--network`, `--pid`, `--ipc`, `--uts`, `--cgroupns`, `--userns`."""
+
+from __future__ import annotations
+
+from engine.containers.hostconfig import HostConfig
+from engine.containers.model import Container
+from engine.containers.registry import Registry
+from engine.containers.specs import Sharing
+from engine.errors import Conflict, InvalidInput
+
+
+def container_of(mode: str) -> str | None:
+    """X of `container:X`."""
+    kind, colon, ref = mode.partition(":")
+    return ref if colon and kind == "container" else None
+
+
+def check(host_config: HostConfig) -> None:
+    """Raises InvalidInput for a mode that does not exist."""
+    own = {
+        "pid": (host_config.pid_mode, ("", "private", "host")),
+        "IPC": (host_config.ipc_mode, ("", "none", "private", "shareable", "host")),
+        "UTS": (host_config.uts_mode, ("", "private", "host")),
+        "cgroup namespace": (host_config.cgroupns_mode, ("", "private", "host")),
+        "userns": (host_config.userns_mode, ("", "private", "host")),
+    }
+    for what, (mode, allowed) in own.items():
+        if mode not in allowed and not (what in ("pid", "IPC") and container_of(mode)):
+            raise InvalidInput(f"invalid {what} mode: {mode!r}")
+
+
+def wants_user_namespace(host_config: HostConfig) -> bool:
+    """Whether the container gets ids of its own.
+
+    It can't own its user namespace and use the host's network, processes or IPC: their files (/sys, /proc,
+    /dev/mqueue) may only be mounted by whoever owns those. `--privileged` means the real root.
+    """
+    if host_config.userns_mode == "host" or host_config.privileged:
+        return False
+    return "host" not in (host_config.network_mode, host_config.pid_mode, host_config.ipc_mode)
+
+
+def joined(host_config: HostConfig) -> list[str]:
+    """Names or ids of the containers whose namespaces are wanted."""
+    modes = (host_config.network_mode, host_config.pid_mode, host_config.ipc_mode)
+    return list(dict.fromkeys(ref for mode in modes if (ref := container_of(mode)) is not None))
+
+
+def resolve(container: Container, registry: Registry) -> Sharing:
+    """The paths to join. Raises Conflict when the other container does not run."""
+    host_config = container.host_config
+
+    def mode(value: str, kind: str) -> str:
+        ref = container_of(value)
+        if ref is None:
+            return "host" if value == "host" else ""
+        other = registry.get(ref)
+        if not other.state.alive or not other.state.pid:
+            raise Conflict(f"cannot join {kind} of a non running container: {other.id}")
+        return f"/proc/{other.state.pid}/ns/{kind}"
+
+    user = "" if container.id_shift else "host"
+    for ref in joined(host_config):
+        other = registry.get(ref)
+        if other.id_shift and other.id_shift == container.id_shift:
+            user = f"/proc/{other.state.pid}/ns/user"
+    network = mode(host_config.network_mode, "net")
+    return Sharing(
+        network=network,
+        pid=mode(host_config.pid_mode, "pid"),
+        ipc=mode(host_config.ipc_mode, "ipc"),
+        uts="host" if host_config.uts_mode == "host" else "",
+        cgroup="host" if host_config.cgroupns_mode == "host" or host_config.privileged else "",
+        user=user,
+    )

@@ -1,0 +1,52 @@
+"""`docker rename` and `docker update`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from engine.containers import names, resources, validation
+from engine.containers.hostconfig import Limits, RestartPolicy
+from engine.containers.model import Container
+from engine.containers.room import Room
+from engine.errors import InvalidInput
+
+
+async def rename(room: Room, container: Container, name: str) -> None:
+    """Raises Conflict when the name is taken, InvalidInput when it is the same or no name."""
+    wanted = names.validate(name)
+    async with room.registry.live(container).lock:
+        old = container.name
+        if wanted == old:
+            raise InvalidInput("Renaming a container with the same name as its current name")
+        room.registry.free_name(wanted, container.id)
+        container.name = wanted
+        room.registry.save(container)
+        room.registry.give_up_name(old, container.id)
+    room.tell(container, "rename", {"oldName": f"/{old}"})
+
+
+async def update(room: Room, container: Container, limits: Limits, policy: RestartPolicy | None) -> Sequence[str]:
+    """All or nothing: a limit that the kernel refuses leaves the record as it was."""
+    host_config = container.host_config
+    changed = msgspec.structs.replace(host_config)
+    for field in msgspec.structs.fields(Limits):
+        value = getattr(limits, field.name)
+        if value not in (None, 0, "", []):
+            setattr(changed, field.name, value)
+    if limits.memory and not limits.memory_swap and 0 < changed.memory_swap < changed.memory:
+        raise InvalidInput(
+            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"
+        )
+    resources.validate(changed)
+    if policy is not None and policy.name:
+        validation.restart_policy(policy, auto_remove=host_config.auto_remove)
+        changed.restart_policy = policy
+    async with room.registry.live(container).lock:
+        if container.state.alive:
+            await room.launcher.update(container.id, resources.resources(changed))
+        container.host_config = changed
+        room.registry.save(container)
+    room.tell(container, "update")
+    return []

@@ -1,0 +1,119 @@
+"""Whether a container that is asked for makes sense: everything that can be known before it is made."""
+
+from __future__ import annotations
+
+import re
+
+from engine.containers import devices, mounts, netfiles, resources, security, signals
+from engine.containers.hostconfig import HostConfig, RestartPolicy
+from engine.containers.model import ContainerConfig, HealthConfig
+from engine.errors import InvalidInput
+
+_MILLISECOND = 1_000_000
+_PORT = re.compile(r"(\d{1,5})(?:/(tcp|udp|sctp))?", re.ASCII)
+_LOG_DRIVERS = frozenset(("", "json-file", "none"))
+_LOG_OPTIONS = frozenset(
+    (
+        "max-size",
+        "max-file",
+        "labels",
+        "labels-regex",
+        "env",
+        "env-regex",
+        "tag",
+        "compress",
+        "mode",
+        "max-buffer-size",
+    )
+)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_LONGEST_HOSTNAME = 63
+
+
+def check(config: ContainerConfig, host_config: HostConfig) -> None:
+    """Raises InvalidInput with one line that says what to change."""
+    resources.validate(host_config)
+    security.decide(host_config)
+    restart_policy(host_config.restart_policy, auto_remove=host_config.auto_remove)
+    log_limits(host_config)
+    _health(config.healthcheck)
+    if config.stop_signal:
+        signals.number(config.stop_signal)
+    if len(config.hostname) > _LONGEST_HOSTNAME or "\n" in config.hostname or "\0" in config.hostname:
+        raise InvalidInput(f"invalid hostname {config.hostname[:80]!r}: at most 63 characters, one line")
+    for entry in (*config.env, *(config.cmd or ()), *(config.entrypoint or ())):
+        if "\0" in entry:
+            raise InvalidInput("arguments and environment variables can't contain a NUL byte")
+    for entry in config.env:
+        if not entry.partition("=")[0]:
+            raise InvalidInput(f"invalid environment variable: {entry[:80]!r}")
+    for port in (*config.exposed_ports, *host_config.port_bindings):
+        parse_port(port)
+    for rule in host_config.device_cgroup_rules:
+        devices.parse_rule(rule)
+    for options in host_config.tmpfs.values():
+        mounts.split_options(options)
+    netfiles.extra_hosts(host_config.extra_hosts)
+    if not -1000 <= host_config.oom_score_adj <= 1000:
+        raise InvalidInput(f"Invalid value {host_config.oom_score_adj}, range for oom score adj is [-1000, 1000]")
+    if host_config.shm_size < 0:
+        raise InvalidInput("SHM size can not be less than 0")
+
+
+def restart_policy(policy: RestartPolicy, *, auto_remove: bool = False) -> None:
+    """Raises InvalidInput."""
+    if policy.name not in ("", "no", "always", "unless-stopped", "on-failure"):
+        raise InvalidInput(f"invalid restart policy: unknown policy '{policy.name}'")
+    if policy.maximum_retry_count and policy.name != "on-failure":
+        raise InvalidInput("invalid restart policy: maximum retry count can only be used with 'on-failure'")
+    if policy.maximum_retry_count < 0:
+        raise InvalidInput("invalid restart policy: maximum retry count cannot be negative")
+    if auto_remove and policy.name not in ("", "no"):
+        raise InvalidInput("can't create 'AutoRemove' container with restart policy")
+
+
+def parse_port(text: str) -> tuple[int, str]:
+    """(port, protocol) of `80` or `80/udp`."""
+    match = _PORT.fullmatch(text)
+    if match is None or not 0 < int(match[1]) < 65536:
+        raise InvalidInput(f"invalid port specification: {text!r}")
+    return int(match[1]), match[2] or "tcp"
+
+
+def log_limits(host_config: HostConfig) -> tuple[int | None, int]:
+    """(bytes of one log file, number of files). Without `max-size` one file grows without end, as in Docker."""
+    settings = host_config.log_config
+    if settings.type not in _LOG_DRIVERS:
+        raise InvalidInput(f"logger: no log driver named '{settings.type}' is registered: use json-file or none")
+    for option in settings.config:
+        if option not in _LOG_OPTIONS:
+            raise InvalidInput(f"unknown log opt '{option}' for json-file log driver")
+    size = settings.config.get("max-size")
+    files = settings.config.get("max-file", "1")
+    if not files.isdigit() or not 0 < int(files) <= 1000:
+        raise InvalidInput(f"invalid value for max-file: {files!r}: a number from 1 on")
+    if size is None or size == "-1":
+        if int(files) > 1:
+            raise InvalidInput("max-file can only be used with max-size")
+        return None, 1
+    match = _SIZE.fullmatch(size)
+    limit = int(float(match[1]) * _UNITS[match[2].lower()]) if match else 0
+    if limit <= 0:
+        raise InvalidInput(f"invalid value for max-size: {size!r}: write it as 10m")
+    return limit, int(files)
+
+
+def _health(health: HealthConfig | None) -> None:
+    if health is None:
+        return
+    if health.test and health.test[0] not in ("NONE", "CMD", "CMD-SHELL"):
+        raise InvalidInput(f"Unknown type of healthcheck {health.test[0]!r}: use NONE, CMD or CMD-SHELL")
+    if health.test[:1] in (["CMD"], ["CMD-SHELL"]) and len(health.test) < 2:
+        raise InvalidInput("Healthcheck: a command is missing")
+    for name in ("interval", "timeout", "start_period", "start_interval"):
+        value = getattr(health, name)
+        if value and value < _MILLISECOND:
+            raise InvalidInput(f"{name.replace('_', ' ')} in Healthcheck cannot be less than 1ms")
+    if health.retries < 0:
+        raise InvalidInput("Retries in Healthcheck cannot be negative")

@@ -1,0 +1,140 @@
+"""Just before a start: what is to be mounted is there, and a fresh volume has the image's files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.containers import inroot, rootview
+from engine.containers.layered import Layered
+from engine.containers.model import Container, MountPoint
+from engine.containers.room import Room
+from engine.errors import InvalidInput
+
+_LIST_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+async def prepare(room: Room, container: Container, lower: Sequence[Path]) -> None:
+    """Raises InvalidInput for a bind's source that is not there, NotFound for a volume that is gone."""
+    for point in container.mounts:
+        if point.type == "bind":
+            _source(point)
+        elif point.type == "volume":
+            await _volume(room, container, point, lower)
+    working_dir = container.config.working_dir or "/"
+    paths = room.registry.paths(container)
+    if working_dir != "/" and Layered([paths.upper, *lower]).stat(working_dir) is None:
+        await asyncio.to_thread(_make_working_dir, room, container, lower, working_dir)
+
+
+def _source(point: MountPoint) -> None:
+    if os.path.lexists(point.source):
+        return
+    if "create" not in point.options:
+        raise InvalidInput(f"invalid mount config for type 'bind': bind source path does not exist: {point.source}")
+    os.makedirs(point.source, mode=0o755, exist_ok=True)
+
+
+async def _volume(room: Room, container: Container, point: MountPoint, lower: Sequence[Path]) -> None:
+    volume = room.volumes.get(point.name)
+    if point.subpath:
+        _check_subpath(volume.path, point)
+        return
+    if not volume.fresh:
+        return
+    if point.copy_up and not any(os.scandir(volume.path)):
+        layers = [room.registry.paths(container).upper, *lower]
+        found = Layered(layers).stat(point.destination)
+        if found is not None and stat.S_ISDIR(found.st_mode):
+            await asyncio.to_thread(copy_up, layers, point.destination, volume.path)
+    room.volumes.used(volume)
+
+
+def _check_subpath(volume: Path, point: MountPoint) -> None:
+    """The subpath must lie in the volume, whatever links its users have put there.
+
+    It is mounted by its name later; a link put there in between is resolved by the mount, so links are
+    refused altogether.
+    """
+    root = inroot.root(volume)
+    try:
+        os.close(inroot.openat2(root, point.subpath, os.O_PATH, resolve=inroot.BENEATH | inroot.NO_SYMLINKS))
+    except OSError as error:
+        raise InvalidInput(f"can't mount subpath {point.subpath!r} of volume {point.name}: {error.strerror}") from None
+    finally:
+        os.close(root)
+
+
+def copy_up(layers: Sequence[Path], folder: str, target: Path) -> None:
+    """The image's files below `folder`, with owners, modes and times, into `target`. Blocking."""
+    root = rootview.overlay(layers)
+    try:
+        source = inroot.openat2(root, folder, os.O_RDONLY | os.O_DIRECTORY)
+    finally:
+        os.close(root)
+    try:
+        destination = os.open(target, _LIST_FLAGS)
+        try:
+            _copy_folder(source, destination)
+            _like(os.fstat(source), destination)
+        finally:
+            os.close(destination)
+    finally:
+        os.close(source)
+
+
+def _copy_folder(source: int, target: int) -> None:
+    for name in os.listdir(source):
+        status = os.stat(name, dir_fd=source, follow_symlinks=False)
+        kind = stat.S_IFMT(status.st_mode)
+        if kind == stat.S_IFDIR:
+            os.mkdir(name, 0o700, dir_fd=target)
+            inner_source = os.open(name, _LIST_FLAGS, dir_fd=source)
+            inner_target = os.open(name, _LIST_FLAGS, dir_fd=target)
+            try:
+                _copy_folder(inner_source, inner_target)
+                _like(status, inner_target)
+            finally:
+                os.close(inner_source)
+                os.close(inner_target)
+        elif kind == stat.S_IFREG:
+            _copy_file(source, target, name, status)
+        elif kind == stat.S_IFLNK:
+            os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
+            os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
+        elif kind in (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK):
+            os.mknod(name, status.st_mode, status.st_rdev, dir_fd=target)
+            os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
+
+
+def _copy_file(source: int, target: int, name: str, status: os.stat_result) -> None:
+    reading = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source)
+    with open(reading, "rb") as file:
+        writing = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=target)
+        with open(writing, "wb") as copy:
+            shutil.copyfileobj(file, copy, 1 << 20)
+            copy.flush()
+            for key in os.listxattr(reading):
+                if not key.startswith(("trusted.", "user.overlay.")):
+                    os.setxattr(writing, key, os.getxattr(reading, key))
+            _like(status, writing)
+
+
+def _like(status: os.stat_result, fd: int) -> None:
+    os.fchown(fd, status.st_uid, status.st_gid)
+    os.fchmod(fd, stat.S_IMODE(status.st_mode))
+    os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _make_working_dir(room: Room, container: Container, lower: Sequence[Path], path: str) -> None:
+    paths = room.registry.paths(container)
+    root = rootview.overlay(lower, paths.upper, paths.work)
+    owner = (container.id_shift, container.id_shift) if container.id_shift else None
+    try:
+        os.close(inroot.make_dirs(root, os.path.normpath(path), owner=owner))
+    finally:
+        os.close(root)
