@@ -48,9 +48,7 @@ def _host(value: str) -> str:
 @click.option("--shutdown-timeout", type=float, default=_DEFAULT.shutdown_timeout, show_default=True)
 @click.option("--trust-host-ca", is_flag=True, help="Let build steps trust the host's CA certificates.")
 @click.option("-D", "--debug", is_flag=True)
-@click.option(
-    "-l", "--log-level", type=click.Choice(["debug", "info", "warn", "error", "fatal"]), default="info"
-)
+@click.option("-l", "--log-level", type=click.Choice(["debug", "info", "warn", "error", "fatal"]), default="info")
 def engine(
     hosts: tuple[str, ...],
     data_root: Path,
@@ -99,9 +97,7 @@ def engine(
         authority = tlscacert if tlsverify else None
         config = replace(config, tls=TlsFiles(tlscert, tlskey, authority, verify=tlsverify))
     level = "DEBUG" if debug else {"warn": "WARNING", "fatal": "CRITICAL"}.get(log_level, log_level.upper())
-    logging.basicConfig(
-        level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr
-    )
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr)
     # Only here: so that --help answers at once.
     from engine.daemon import serve
 

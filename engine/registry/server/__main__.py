@@ -15,9 +15,7 @@ from engine.registry.server.app import serve
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m engine.registry.server", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
-    parser.add_argument(
-        "--port", type=int, default=7750, help="0 lets the system choose (default: %(default)s)"
-    )
+    parser.add_argument("--port", type=int, default=7750, help="0 lets the system choose (default: %(default)s)")
     parser.add_argument("--root", type=Path, required=True, help="where everything is kept")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")

@@ -104,9 +104,7 @@ async def _observe(request: web.Request, handler: _Handler) -> web.StreamRespons
         response = errors.RegistryError(404, "NOT_FOUND", "no such page").response()
     except OSError as error:
         log.exception("%s %s failed", request.method, request.path)
-        response = errors.RegistryError(
-            507, "UNKNOWN", f"the registry's disk failed: {error.strerror}"
-        ).response()
+        response = errors.RegistryError(507, "UNKNOWN", f"the registry's disk failed: {error.strerror}").response()
     response.headers.update(_API_VERSION)
     if not request.content.is_eof():
         # A refusal while the body is still coming: reading the rest of a large blob would help nobody.

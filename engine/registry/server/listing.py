@@ -58,9 +58,7 @@ async def referrers(request: web.Request) -> web.Response:
     return web.Response(body=Index(tuple(found)).encode(), content_type=OCI_INDEX, headers=headers)
 
 
-def _page(
-    request: web.Request, found: Sequence[str], default: int | None
-) -> tuple[Sequence[str], dict[str, str]]:
+def _page(request: web.Request, found: Sequence[str], default: int | None) -> tuple[Sequence[str], dict[str, str]]:
     text = request.query.get("n")
     if text is None:
         count = default if default is not None else len(found)

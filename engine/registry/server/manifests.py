@@ -38,9 +38,7 @@ async def put(request: web.Request) -> web.Response:
     limit = registry.limits.manifest
     data = await read_bounded(request, limit, errors.manifest_too_big(limit))
     media_type = request.headers.get("Content-Type")
-    stored, subject = await asyncio.to_thread(
-        registry.storage.manifests.put, repository, reference, data, media_type
-    )
+    stored, subject = await asyncio.to_thread(registry.storage.manifests.put, repository, reference, data, media_type)
     await registry.guard.created(request, repository)
     headers = {
         "Location": f"/v2/{repository}/manifests/{stored.digest}",

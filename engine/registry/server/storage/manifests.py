@@ -103,9 +103,7 @@ class Manifests:
         kind = manifest.artifact_type
         if kind is None and isinstance(manifest, Manifest):
             kind = manifest.config.media_type
-        entry = Descriptor(
-            manifest.media_type, digest, size, annotations=manifest.annotations, artifact_type=kind
-        )
+        entry = Descriptor(manifest.media_type, digest, size, annotations=manifest.annotations, artifact_type=kind)
         path = self._layout.referrers(repository, manifest.subject.digest) / digest.replace(":", "-")
         files.write_atomic(path, msgspec.json.encode(entry), self._layout.repositories)
 

@@ -26,9 +26,7 @@ class Storage:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._lock_fd)
-            raise Conflict(
-                f"{root} is in use by another registry: stop that one, or give another folder"
-            ) from None
+            raise Conflict(f"{root} is in use by another registry: stop that one, or give another folder") from None
         self.layout = Layout(root)
         self.lock = threading.RLock()
         self.blobs = Blobs(self.layout)
