@@ -1,7 +1,5 @@
 """The few kinds of errors that leave this package: the server maps each to one HTTP status."""
 
-# ruff: noqa: N818
-
 from __future__ import annotations
 
 

@@ -13,7 +13,7 @@ _SHORTEST_MASKED = 4
 """Masking shorter values would blot out half of a log."""
 
 
-class MissingSecret(Exception):  # noqa: N818
+class MissingSecret(Exception):
     """Its text names the secret and the remedy."""
 
 

@@ -23,7 +23,7 @@ class Problem:
         return f"{text}: {self.remedy}" if self.remedy else text
 
 
-class DefinitionErrors(PipelineError):  # noqa: N818
+class DefinitionErrors(PipelineError):
     """All problems of a file at once, in the order of the lines."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:

@@ -9,7 +9,7 @@ from pipeline.plan.graph import ancestors
 from pipeline.plan.models import Kind
 
 
-class NoProduct(ValueError):  # noqa: N818
+class NoProduct(ValueError):
     def __init__(self, what: str, remedy: str) -> None:
         super().__init__(what)
         self.what = what

@@ -31,7 +31,7 @@ class AttemptEvent(StrEnum):
     LOSE = "lose"
 
 
-class IllegalTransition(ValueError):  # noqa: N818
+class IllegalTransition(ValueError):
     """The event can't happen in this state."""
 
 

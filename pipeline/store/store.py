@@ -30,10 +30,12 @@ from pipeline.protocol import (
 )
 from pipeline.secrets import SecretFolder
 from pipeline.store import attempts, releases, runs, workers
+from pipeline.store import figures as counting
 from pipeline.store import sweep as sweeping
 from pipeline.store import tables as t
 from pipeline.store.context import Context, known_hosts
 from pipeline.store.database import Database
+from pipeline.store.figures import Figures
 from pipeline.store.rows import one
 from pipeline.triggers.event import Event
 from pipeline.views import Ready, RunView, ServiceView, StoredLine, Swept
@@ -179,6 +181,11 @@ class Store:
         """Fences leases that ran out, ends deadlines, and finds hints to send (again)."""
         with self._database.write() as connection:
             return sweeping.sweep(connection, self._context)
+
+    def figures(self) -> Figures:
+        """Numbers for the metrics."""
+        with self._database.read() as connection:
+            return counting.figures(connection, self._context)
 
     # Workers
 

@@ -1,0 +1,1 @@
+"""Where forges and repositories say that something happened."""
