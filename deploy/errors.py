@@ -11,9 +11,9 @@ class EngineError(DeployError):
     """The host's engine refused or can't be reached."""
 
 
-class ReplicaFailed(DeployError):  # noqa: N818
+class ReplicaFailed(DeployError):
     """A replica did not become healthy, or did not stay so; says which and why."""
 
 
-class Busy(DeployError):  # noqa: N818
+class Busy(DeployError):
     """Another rollout or the host's own upkeep holds the service's lock for too long."""

@@ -8,7 +8,7 @@ from deploy.errors import DeployError
 from pipeline.protocol import Release, ReleaseState
 
 
-class NothingToReturnTo(DeployError):  # noqa: N818
+class NothingToReturnTo(DeployError):
     """There is no earlier release, or not the one that was named."""
 
 

@@ -80,7 +80,7 @@ class Journal(Protocol):
     def write(self, update: RolloutUpdate) -> Rollout: ...
 
 
-class Stopped(Exception):  # noqa: N818
+class Stopped(Exception):
     """`check` raises this, or a kind of it, for a cancelled rollout: it is undone on all hosts."""
 
 

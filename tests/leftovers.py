@@ -34,23 +34,17 @@ class Leftovers:
             links=frozenset(_below(Path("/sys/class/net"), "sw*") | _below(Path("/sys/class/net"), "veth*")),
             cgroups=frozenset(_below(Path("/sys/fs/cgroup"), "shipway/*/*", "*/shipway/*/*")),
             tables=frozenset(_tables()),
-            files=frozenset(
-                _below(Path(tempfile.gettempdir()), "shipway-*") | _below(Path("/run"), "shipway*")
-            ),
+            files=frozenset(_below(Path(tempfile.gettempdir()), "shipway-*") | _below(Path("/run"), "shipway*")),
         )
 
     def __sub__(self, other: Leftovers) -> Leftovers:
-        return Leftovers(
-            **{each.name: getattr(self, each.name) - getattr(other, each.name) for each in fields(self)}
-        )
+        return Leftovers(**{each.name: getattr(self, each.name) - getattr(other, each.name) for each in fields(self)})
 
     def __bool__(self) -> bool:
         return any(getattr(self, each.name) for each in fields(self))
 
     def __str__(self) -> str:
-        return "\n".join(
-            f"  {each.name}: {line}" for each in fields(self) for line in sorted(getattr(self, each.name))
-        )
+        return "\n".join(f"  {each.name}: {line}" for each in fields(self) for line in sorted(getattr(self, each.name)))
 
 
 def _processes() -> set[str]:

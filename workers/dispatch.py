@@ -10,7 +10,7 @@ from workers.app import RUN_ATTEMPT, RUN_STEP, hint, make_app
 from workers.queues import stage_queue, steps_queue
 
 
-class BrokerDown(Exception):  # noqa: N818
+class BrokerDown(Exception):
     """The hint could not be sent. Nothing is lost: the server's sweep sends it again."""
 
 

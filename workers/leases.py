@@ -15,11 +15,11 @@ from pipeline.errors import LeaseLost, PipelineError
 from pipeline.protocol import LeaseState, Renewal
 
 
-class Cancelled(Exception):  # noqa: N818
+class Cancelled(Exception):
     """Somebody cancelled the run: stop, clean up, finish as cancelled."""
 
 
-class TimedOut(Exception):  # noqa: N818
+class TimedOut(Exception):
     """The stage took longer than it may."""
 
 

@@ -12,7 +12,7 @@ from pipeline.protocol import HostState, Rollout, RolloutHost, RolloutState, Rol
 from pipeline.services import NamedService
 
 
-class Crash(Exception):  # noqa: N818
+class Crash(Exception):
     """The coordinator's process ends here."""
 
 

@@ -32,17 +32,20 @@ def short_path() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
-@pytest.fixture
-def broker(short_path: Path) -> Iterator[Broker]:
-    broker = Broker(short_path / "data", short_path / "b.sock")
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Broker]:
+    place = Path(tempfile.mkdtemp(prefix="swb"))
+    broker = Broker(place / "data", place / "b.sock")
     process = broker.start()
     yield broker
     stop(process)
+    shutil.rmtree(place)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with open_store(f"sqlite:///{tmp_path / 'server.db'}", lease_seconds=2.0, heartbeat_seconds=0.2) as store:
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    path = tmp_path_factory.mktemp("server") / "server.db"
+    with open_store(f"sqlite:///{path}", lease_seconds=2.0, heartbeat_seconds=0.2) as store:
         yield store
 
 
@@ -88,7 +91,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def api(store: Store) -> Iterator[WorkerApi]:
     with WorkerApi(store) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -106,7 +109,7 @@ def wait_for(condition: Callable[[], Any], what: str, timeout: float = 20.0) -> 
     return value
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def eventually() -> Callable[..., Any]:
     return wait_for
 

@@ -80,10 +80,16 @@ class Line:
             connection.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def line(
-    tmp_path: Path, store: Store, api: Any, broker: Broker, engine: str, eventually: Callable[..., Any]
+    tmp_path_factory: pytest.TempPathFactory,
+    store: Store,
+    api: Any,
+    broker: Broker,
+    engine: str,
+    eventually: Callable[..., Any],
 ) -> Iterator[Line]:
+    tmp_path = tmp_path_factory.mktemp("worker")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -20,7 +20,7 @@ from workers.workspace import Workspaces
 ATTEMPT_LABEL, OWNER_LABEL = STAGE_LABELS
 
 
-class StageFailed(Exception):  # noqa: N818
+class StageFailed(Exception):
     """The stage did not do what it should; the text is one line for people."""
 
     def __init__(
