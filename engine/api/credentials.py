@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.api.call import Call
-from engine.registry.client import Auth
-
-_HUB_NAMES = ("https://index.docker.io/v1/", "index.docker.io", "docker.io", "registry-1.docker.io")
+from engine.registry.client import Auth, domain_of
 
 
 def _auth(raw: Mapping[str, Any]) -> Auth | None:
@@ -29,6 +27,5 @@ def auths_from(call: Call) -> dict[str, Auth]:
     for name, raw in call.header_json("X-Registry-Config").items():
         auth = _auth(raw) if isinstance(raw, dict) else None
         if auth is not None:
-            host = name.removeprefix("https://").removeprefix("http://").partition("/")[0]
-            found["docker.io" if name in _HUB_NAMES else host] = auth
+            found[domain_of(name)] = auth
     return found

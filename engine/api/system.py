@@ -21,6 +21,8 @@ from engine.api.router import Routes
 from engine.containers import times
 from engine.containers.events import Event
 from engine.errors import InvalidInput
+from engine.registry.client import Auth
+from engine.registry.client import login as registry_login
 
 routes = Routes()
 
@@ -174,12 +176,9 @@ def _filesystem(path: str) -> str:
 @routes.add("POST", "/auth")
 async def login(call: Call) -> web.StreamResponse:
     body = await call.json()
-    status = await call.rooms.registry.login(
-        body.get("serveraddress") or "https://index.docker.io/v1/",
-        body.get("username") or "",
-        body.get("password") or "",
-    )
-    return answer.json({"Status": "Login Succeeded", "IdentityToken": status or ""})
+    auth = Auth(body.get("username") or "", body.get("password") or "", body.get("identitytoken") or "")
+    await registry_login(call.rooms.registry, body.get("serveraddress") or "", auth)
+    return answer.json({"Status": "Login Succeeded", "IdentityToken": ""})
 
 
 @routes.add("GET", "/events", streaming=True)

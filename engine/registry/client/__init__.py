@@ -1,1 +1,21 @@
 """The distribution client: pull and push for every registry that follows the specification."""
+
+from engine.registry.client.auth import Auth
+from engine.registry.client.login import domain_of, login
+from engine.registry.client.progress import Progress, ProgressEvent
+from engine.registry.client.pull import pull
+from engine.registry.client.push import Pushed, push
+from engine.registry.client.transport import Patience, RegistryClient
+
+__all__ = [
+    "Auth",
+    "Patience",
+    "Progress",
+    "ProgressEvent",
+    "Pushed",
+    "RegistryClient",
+    "domain_of",
+    "login",
+    "pull",
+    "push",
+]
