@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterable
 
 from pipeline.definition.load import load
@@ -27,6 +28,7 @@ from server.live import Feed
 
 log = logging.getLogger("shipway.server")
 _GIT_TRIES = 3
+_STOP_SECONDS = 1.0
 
 
 class Conductor:
@@ -39,7 +41,7 @@ class Conductor:
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._tries: dict[int, int] = {}
-        self._broker_ok = True
+        self.broker_ok = True
 
     def start(self) -> None:
         for name, loop in (("events", self._events_loop), ("sweep", self._sweep_loop)):
@@ -48,10 +50,12 @@ class Conductor:
             self._threads.append(thread)
 
     def stop(self) -> None:
+        """Ends the threads. One that waits for git is left behind: its event is still there at the next start."""
         self._stop.set()
         self._news.set()
+        deadline = time.monotonic() + _STOP_SECONDS
         for thread in self._threads:
-            thread.join(timeout=30)
+            thread.join(timeout=max(0.0, deadline - time.monotonic()))
 
     @property
     def alive(self) -> bool:
@@ -139,11 +143,11 @@ class Conductor:
             for step in steps:
                 self.dispatcher.step(step.step, step.host)
         except Exception as error:
-            if self._broker_ok:
+            if self.broker_ok:
                 log.warning("hints can't be sent now: %s", error)
-            self._broker_ok = False
+            self.broker_ok = False
         else:
-            self._broker_ok = True
+            self.broker_ok = True
 
     def _sweep_loop(self) -> None:
         while not self._stop.wait(self.settings.sweep_seconds):

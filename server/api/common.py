@@ -1,4 +1,4 @@
-"""What the API's endpoints share: bodies in, errors out."""
+"""What the API's endpoints share: numbers and bodies in, models out."""
 
 from __future__ import annotations
 
@@ -7,12 +7,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
-from pipeline.definition.problems import DefinitionErrors
-from pipeline.errors import PipelineError
 from pipeline.store import Store
-from pipeline.wire import kind_of
 from server.conductor import Conductor
 from server.hooks.signature import BodyTooLarge, read_body
 
@@ -67,15 +63,3 @@ async def body_of(request: Request, model: type[Model]) -> Model:
         raise BadRequest(f"{where}: {first['msg']}") from None
     except (ValueError, RecursionError):
         raise BadRequest("the body is not JSON") from None
-
-
-async def on_pipeline_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, PipelineError)
-    kind, status = kind_of(error)
-    if isinstance(error, DefinitionErrors):
-        return JSONResponse({"error": str(error), "kind": "definition"}, 422)
-    return JSONResponse({"error": str(error), "kind": kind}, status)
-
-
-async def on_bad_request(_request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error), "kind": "request"}, 400)

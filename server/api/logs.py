@@ -86,4 +86,4 @@ def _sse(line: StoredLine) -> str:
     return f"id: {line.id}\nevent: line\ndata: {line.model_dump_json()}\n\n"
 
 
-routes = [Route("/runs/{run}/stages/{stage}/logs", logs)]
+routes = [Route("/runs/{run}/stages/{stage:path}/logs", logs)]

@@ -78,5 +78,5 @@ routes = [
     Route("/runs/{run}", get_run),
     Route("/runs/{run}/retry", retry, methods=["POST"]),
     Route("/runs/{run}/cancel", cancel, methods=["POST"]),
-    Route("/runs/{run}/stages/{stage}/approve", approve, methods=["POST"]),
+    Route("/runs/{run}/stages/{stage:path}/approve", approve, methods=["POST"]),
 ]
