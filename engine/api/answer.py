@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from engine.api.call import Call
+from engine.api.connection import BEGUN
 
 _encode = msgspec.json.encode
 
@@ -30,6 +31,7 @@ def plain(text: str) -> web.Response:
 async def begin(call: Call, media_type: str, headers: dict[str, str] | None = None) -> web.StreamResponse:
     """Send status 200 and the headers now; the body follows in pieces."""
     response = web.StreamResponse(headers={"Content-Type": media_type, **(headers or {})})
+    call.request[BEGUN] = True
     await response.prepare(call.request)
     return response
 

@@ -25,7 +25,7 @@ from engine.api import (
     volumes,
 )
 from engine.api.call import Call
-from engine.api.connection import Connection, Server
+from engine.api.connection import BEGUN, Connection, Server, Taken
 from engine.api.rooms import Rooms
 from engine.api.router import Route, Routes
 
@@ -70,10 +70,12 @@ class Api:
         except ConnectionError:
             raise
         except Exception as error:
-            if getattr(request, "_payload_writer", None) is not None:
-                # Headers are out: all that is left is to break off.
+            if request.get(BEGUN):
+                # Headers are out: all that is left is to break off, so that no client takes it for the end.
                 _log.warning("%s %s broke off: %s", request.method, request.path, errors.message_of(error))
-                raise ConnectionResetError(str(error)) from error
+                if request.transport is not None:
+                    request.transport.close()
+                return Taken()
             response = self._failure(error)
         if not response.prepared:
             response.headers.update(self._headers)
