@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from aiohttp import web
 
 from engine.api.call import Call
-from engine.api.connection import BEGUN
+from engine.api.connection import Connection
 
 _encode = msgspec.json.encode
 
@@ -31,7 +31,7 @@ def plain(text: str) -> web.Response:
 async def begin(call: Call, media_type: str, headers: dict[str, str] | None = None) -> web.StreamResponse:
     """Send status 200 and the headers now; the body follows in pieces."""
     response = web.StreamResponse(headers={"Content-Type": media_type, **(headers or {})})
-    call.request[BEGUN] = True
+    cast(Connection, call.request.protocol).begun = True
     await response.prepare(call.request)
     return response
 

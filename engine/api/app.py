@@ -25,7 +25,7 @@ from engine.api import (
     volumes,
 )
 from engine.api.call import Call
-from engine.api.connection import BEGUN, Connection, Server, Taken
+from engine.api.connection import Connection, Server, Taken
 from engine.api.rooms import Rooms
 from engine.api.router import Route, Routes
 
@@ -62,6 +62,8 @@ class Api:
         await asyncio.gather(*self._working, return_exceptions=True)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = cast(Connection, request.protocol)
+        connection.begun = False
         try:
             version, path = negotiate.split(request.path)
             route, params = self._routes.find(request.method, path)
@@ -70,7 +72,7 @@ class Api:
         except ConnectionError:
             raise
         except Exception as error:
-            if request.get(BEGUN):
+            if connection.begun:
                 # Headers are out: all that is left is to break off, so that no client takes it for the end.
                 _log.warning("%s %s broke off: %s", request.method, request.path, errors.message_of(error))
                 if request.transport is not None:

@@ -16,8 +16,6 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 _READ_LIMIT = 256 * 1024
-BEGUN = "begun"
-"""The key that a request carries once its answer's headers are out."""
 
 
 class Connection(RequestHandler):
@@ -28,6 +26,8 @@ class Connection(RequestHandler):
         self._raw: asyncio.StreamReader | None = None
         self._when_lost: set[Callable[[], object]] = set()
         self._lost = False
+        self.begun = False
+        """Whether the headers of the answer to the request at hand are out."""
 
     def data_received(self, data: bytes) -> None:
         if self._raw is not None:
@@ -122,7 +122,7 @@ class Duplex:
         """Answer `request` with a raw stream: 101 when the client asked for the upgrade, else 200."""
         connection = cast(Connection, request.protocol)
         assert connection.transport is not None
-        request[BEGUN] = True
+        connection.begun = True
         reader = connection.take_over()
         if request.headers.get("Upgrade", "").lower() == "tcp":
             head = "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
