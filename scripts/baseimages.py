@@ -35,7 +35,7 @@ def busybox_root(binary: Path = Path("/bin/busybox")) -> bytes:
         for applet in applets:
             if applet != "busybox":
                 link = tarfile.TarInfo(f"bin/{applet}")
-                link.type, link.linkname = tarfile.LNKTYPE, "bin/busybox"
+                link.type, link.linkname, link.mode = tarfile.LNKTYPE, "bin/busybox", 0o755
                 tar.addfile(link)
         _add(tar, "etc/passwd", _USERS.encode())
         _add(tar, "etc/group", _GROUPS.encode())
