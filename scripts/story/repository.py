@@ -21,12 +21,13 @@ _AUTHOR = {
 
 
 class Repository:
-    """`folder/web.git` and `folder/web`; the hook's secret is made here and kept in `folder/web.secret`."""
+    """`folder/NAME.git` and `folder/NAME`, which starts as `examples/NAME`; its hook's secret is made here."""
 
-    def __init__(self, folder: Path) -> None:
-        self.bare = folder / "web.git"
-        self.copy = folder / "web"
-        self._secret_file = folder / "web.secret"
+    def __init__(self, folder: Path, name: str = "web") -> None:
+        self.name = name
+        self.bare = folder / f"{name}.git"
+        self.copy = folder / name
+        self._secret_file = folder / f"{name}.secret"
         folder.mkdir(parents=True, exist_ok=True)
         self.secret = secrets.token_hex(32)
         self._secret_file.touch(mode=0o600)
@@ -39,11 +40,11 @@ class Repository:
         shutil.copy(_ROOT / "examples" / "hooks" / "post-receive", hook)
         for name, value in [
             ("url", hook_url),
-            ("repository", "web"),
+            ("repository", self.name),
             ("secret-file", str(self._secret_file)),
         ]:
             self._git("config", f"shipway.{name}", value, cwd=self.bare)
-        shutil.copytree(_ROOT / "examples" / "web", self.copy)
+        shutil.copytree(_ROOT / "examples" / self.name, self.copy)
         definition = self.copy / "pipelines.yaml"
         text = definition.read_text().replace("localhost:7750", registry)
         definition.write_text(re.sub(r"publish: \d+", f"publish: {publish}", text))

@@ -59,10 +59,10 @@ class System:
             "SHIPWAY_SERVER_URL": self.url,
         }
 
-    def configure(self, repository: Repository) -> None:
-        """Makes the repository known, with its hook's secret."""
+    def configure(self, *repositories: Repository) -> None:
+        """Makes repositories known, with the secrets of their hooks."""
         self.data.mkdir(parents=True, exist_ok=True)
-        known = {"web": {"url": str(repository.bare), "secret": repository.secret}}
+        known = {each.name: {"url": str(each.bare), "secret": each.secret} for each in repositories}
         self._config.touch(mode=0o600)
         self._config.write_text(yaml.safe_dump({"repositories": known}))
 

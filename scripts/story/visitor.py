@@ -22,9 +22,10 @@ class Answer:
 
 
 class Visitor:
-    """Requests `http://127.0.0.1:port/`, a new connection each time, in a thread until it is stopped."""
+    """Requests `http://host:port/`, a new connection each time, in a thread until it is stopped."""
 
-    def __init__(self, port: int, pause: float = 0.005) -> None:
+    def __init__(self, port: int, pause: float = 0.005, host: str = "127.0.0.1") -> None:
+        self._host = host
         self._port = port
         self._pause = pause
         self._answers: list[Answer] = []
@@ -54,13 +55,17 @@ class Visitor:
 
     def _run(self) -> None:
         while not self._stop.wait(self._pause):
-            self._answers.append(ask(self._port))
+            self._answers.append(self.ask())
+
+    def ask(self) -> Answer:
+        """One request, now, on a connection of its own."""
+        return ask(self._port, host=self._host)
 
 
-def ask(port: int, path: str = "/") -> Answer:
+def ask(port: int, path: str = "/", host: str = "127.0.0.1") -> Answer:
     """One request on a connection of its own."""
     at = time.monotonic()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection(host, port, timeout=5)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
