@@ -170,8 +170,8 @@ class _Packer:
         reading = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
         try:
             status = os.fstat(reading)
-            xattrs = portable_xattrs(_xattrs(reading), self._shift)
-            self._header(name, tarstream.REGULAR, status, size=status.st_size, xattrs=xattrs)
+            found = portable_xattrs(xattrs(reading), self._shift)
+            self._header(name, tarstream.REGULAR, status, size=status.st_size, xattrs=found)
             left = status.st_size
             while left and (piece := os.read(reading, min(left, _CHUNK))):
                 self._tar.data(piece)
@@ -208,7 +208,8 @@ class _Packer:
         )
 
 
-def _xattrs(fd: int) -> dict[str, bytes]:
+def xattrs(fd: int) -> dict[str, bytes]:
+    """All of an open file; none where its file system has none."""
     try:
         return {key: os.getxattr(fd, key) for key in os.listxattr(fd)}
     except OSError:

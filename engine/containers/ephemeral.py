@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from engine.config import EngineConfig
-from engine.containers import inroot, names, netfiles, pipes, resources, rootview, specs, users
+from engine.containers import names, netfiles, pipes, resources, specs, users, volumefill
 from engine.containers.hostconfig import HostConfig
 from engine.containers.layered import Layered
 from engine.containers.model import ContainerConfig
@@ -88,8 +88,8 @@ async def run_ephemeral(
         # The engine's user namespace may not read below a 0700 folder, and must read the files in this one.
         folder.chmod(0o711)
         spec = _spec(config, networks, container_id, folder, Layered([upper, *lower]), step)
-        await _working_dir(lower, upper, work, step)
         overlay = Overlay(lower=lower, upper=upper, work=work, volatile=True)
+        await _working_dir(launcher, overlay, step)
         try:
             pid = await launcher.create(container_id, spec, rootfs=overlay, log=None)
             await _plug(networks, container_id, pid, folder, step)
@@ -215,15 +215,7 @@ def _mount(mount: StepMount) -> Mount:
     )
 
 
-async def _working_dir(lower: Sequence[Path], upper: Path, work: Path, step: Step) -> None:
+async def _working_dir(launcher: Launcher, overlay: Overlay, step: Step) -> None:
     path = os.path.normpath(step.working_dir or "/")
-    if path != "/" and Layered([upper, *lower]).stat(path) is None:
-        await asyncio.to_thread(_make_working_dir, lower, upper, work, path, step.id_shift)
-
-
-def _make_working_dir(lower: Sequence[Path], upper: Path, work: Path, path: str, shift: int) -> None:
-    root = rootview.overlay(lower, upper, work)
-    try:
-        os.close(inroot.make_dirs(root, path, owner=(shift, shift) if shift else None))
-    finally:
-        os.close(root)
+    if path != "/" and Layered([overlay.upper, *overlay.lower]).stat(path) is None:
+        await volumefill.make_folder(launcher, overlay, path, step.id_shift)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -27,11 +27,8 @@ class FileAccess:
         self._room = room
 
     async def stat(self, container: Container, path: str) -> dict[str, Any]:
-        return await self._locked(container, functools.partial(self._stat, container, path))
-
-    def _stat(self, container: Container, path: str) -> dict[str, Any]:
-        with self._root(container, path) as (root, inside, _):
-            shown = archive.path_stat(root, inside)
+        async with self._locked(container), self._root(container, path) as (root, inside, _):
+            shown = await _to_the_end(functools.partial(archive.path_stat, root, inside))
         # In a mount the name is the mount's own, not the "/" of what is mounted there.
         shown["name"] = os.path.basename(os.path.normpath("/" + path)) or "/"
         return shown
@@ -40,27 +37,32 @@ class FileAccess:
         """The stat comes first, so that what does not exist fails before the stream begins."""
         shown = await self.stat(container, path)
         name = shown["name"] if not path.endswith("/.") else None
-        return shown, self._stream(container, functools.partial(self._get, container, path, name))
+        return shown, self._get(container, path, name)
 
-    def _get(self, container: Container, path: str, name: str | None, write: archive.Write) -> None:
-        with self._root(container, path) as (root, inside, shift):
-            archive.get(root, inside, write, shift, name)
+    async def _get(self, container: Container, path: str, name: str | None) -> AsyncIterator[bytes]:
+        async with self._locked(container), self._root(container, path) as (root, inside, shift):
+            produce = functools.partial(archive.get, root, inside, shift=shift, name=name)
+            async with contextlib.aclosing(_stream(produce)) as pieces:
+                async for piece in pieces:
+                    yield piece
 
     async def put(self, container: Container, path: str, tar: IO[bytes], *, no_overwrite: bool, copy_ids: bool) -> None:
-        await self._locked(container, functools.partial(self._put, container, path, tar, no_overwrite, copy_ids))
+        async with self._locked(container):
+            owner = await asyncio.to_thread(self._user, container) if copy_ids else None
+            async with self._root(container, path, writing=True) as (root, inside, shift):
+                options = archive.PutOptions(shift, owner, no_overwrite)
+                await _to_the_end(functools.partial(archive.put, root, inside, tar, options))
 
-    def _put(self, container: Container, path: str, tar: IO[bytes], no_overwrite: bool, copy_ids: bool) -> None:
-        owner = None
-        if copy_ids:
-            paths = self._room.registry.paths(container)
-            layers = Layered([paths.upper, *self._room.images.lowerdirs(container.image)])
-            user = users.resolve(container.config.user, (), layers)
-            owner = (user.uid, user.gid)
-        with self._root(container, path, writing=True) as (root, inside, shift):
-            archive.put(root, inside, tar, archive.PutOptions(shift, owner, no_overwrite))
+    def _user(self, container: Container) -> tuple[int, int]:
+        paths = self._room.registry.paths(container)
+        layers = Layered([paths.upper, *self._room.images.lowerdirs(container.image)])
+        user = users.resolve(container.config.user, (), layers)
+        return user.uid, user.gid
 
-    @contextlib.contextmanager
-    def _root(self, container: Container, path: str, *, writing: bool = False) -> Iterator[tuple[int, str, int]]:
+    @contextlib.asynccontextmanager
+    async def _root(
+        self, container: Container, path: str, *, writing: bool = False
+    ) -> AsyncIterator[tuple[int, str, int]]:
         """(root, path below it, id shift). What lies in a volume is reached there: its ids are the host's."""
         mounted = archive.mounted_at(container, path)
         if mounted is not None and os.path.isdir(mounted[0]):
@@ -75,11 +77,15 @@ class FileAccess:
             return
         if writing and container.host_config.readonly_rootfs:
             raise Forbidden("container rootfs is marked read-only")
-        with rootview.files(self._room, container) as root:
+        async with rootview.files(self._room, container) as root:
             yield root, path, container.id_shift
 
-    def export(self, container: Container) -> AsyncIterator[bytes]:
-        return self._stream(container, functools.partial(self._export, container))
+    async def export(self, container: Container) -> AsyncIterator[bytes]:
+        async with self._locked(container):
+            produce = functools.partial(self._export, container)
+            async with contextlib.aclosing(_stream(produce)) as pieces:
+                async for piece in pieces:
+                    yield piece
 
     def _export(self, container: Container, write: archive.Write) -> None:
         with rootview.snapshot(self._room, container) as root:
@@ -95,39 +101,50 @@ class FileAccess:
         image = await asyncio.to_thread(self._room.images.get, container.image)
         return own, own + image.size
 
-    async def _locked(self, container: Container, act: Callable[[], T]) -> T:
-        async with self._room.registry.live(container).lock:
-            return await asyncio.to_thread(act)
+    def _locked(self, container: Container) -> asyncio.Lock:
+        return self._room.registry.live(container).lock
 
-    async def _stream(self, container: Container, produce: Callable[[archive.Write], None]) -> AsyncIterator[bytes]:
-        """What a blocking producer writes, as fast as it is taken."""
-        loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(_QUEUED)
-        gone = False
 
-        def write(data: bytes | bytearray | memoryview) -> None:
-            if gone:
-                raise BrokenPipeError
-            asyncio.run_coroutine_threadsafe(queue.put(bytes(data)), loop).result()
+async def _to_the_end(act: Callable[[], T]) -> T:
+    """In a thread, which has ended when this returns, cancelled or not: it works on descriptors of ours."""
+    work = asyncio.ensure_future(asyncio.to_thread(act))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        while not work.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait((work,))
+        raise
 
-        def run() -> None:
-            end: BaseException | None = None
-            try:
-                produce(write)
-            except BaseException as error:
-                end = error
-            asyncio.run_coroutine_threadsafe(queue.put(end), loop).result()
 
-        async with self._room.registry.live(container).lock:
-            worker = asyncio.create_task(asyncio.to_thread(run))
-            try:
-                while isinstance(piece := await queue.get(), bytes):
-                    yield piece
-                if piece is not None:
-                    raise piece
-            finally:
-                gone = True
-                while not worker.done():
-                    while not queue.empty():
-                        queue.get_nowait()
-                    await asyncio.wait((worker,), timeout=0.01)
+async def _stream(produce: Callable[[archive.Write], None]) -> AsyncGenerator[bytes]:
+    """What a blocking producer writes, as fast as it is taken."""
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(_QUEUED)
+    gone = False
+
+    def write(data: bytes | bytearray | memoryview) -> None:
+        if gone:
+            raise BrokenPipeError
+        asyncio.run_coroutine_threadsafe(queue.put(bytes(data)), loop).result()
+
+    def run() -> None:
+        end: BaseException | None = None
+        try:
+            produce(write)
+        except BaseException as error:
+            end = error
+        asyncio.run_coroutine_threadsafe(queue.put(end), loop).result()
+
+    worker = asyncio.create_task(asyncio.to_thread(run))
+    try:
+        while isinstance(piece := await queue.get(), bytes):
+            yield piece
+        if piece is not None:
+            raise piece
+    finally:
+        gone = True
+        while not worker.done():
+            while not queue.empty():
+                queue.get_nowait()
+            await asyncio.wait((worker,), timeout=0.01)

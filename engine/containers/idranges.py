@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.errors import SystemFailure
+from engine.runtime.launcher import Overlay
+from engine.runtime.spec import IDMapping
+
+if TYPE_CHECKING:
+    from engine.runtime.launcher import Launcher
 
 SIZE = 65_536
 _FIRST = 0x7000_0000
 _COUNT = 0x0FFE
 """Above distributions' subordinate ids (100,000 up) and systemd-nspawn's (to 0x6FFF0000); the last range below
 2**31 is left out, since some programs keep ids in signed numbers."""
+
+
+def mappings(first: int) -> list[IDMapping]:
+    """Of a user namespace whose range begins there; none for 0, which is no namespace."""
+    return [IDMapping(container_id=0, host_id=first, size=SIZE)] if first else []
+
+
+async def lack(launcher: Launcher, data_root: Path) -> str:
+    """Why containers can't have user namespaces of their own here, tried out in `data_root`; "" where they can."""
+    scratch = Path(tempfile.mkdtemp(prefix=".users-", dir=data_root))
+    try:
+        for name in ("lower", "upper", "work"):
+            (scratch / name).mkdir()
+        overlay = Overlay((scratch / "lower",), scratch / "upper", scratch / "work")
+        os.close(await launcher.mount(overlay, mappings(_FIRST)))
+    except SystemFailure as error:
+        return str(error)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return ""
 
 
 class IdRanges:

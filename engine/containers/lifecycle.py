@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import itertools
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,7 @@ from engine.containers import (
     commit,
     creation,
     filters,
+    idranges,
     inspection,
     logs,
     networking,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from engine.network import Networks
     from engine.runtime.launcher import Launcher
 
+_log = logging.getLogger(__name__)
 WaitCondition = Literal["not-running", "next-exit", "removed"]
 Filters = Mapping[str, Sequence[str]]
 """Docker's filters: {"status": ["running"], "label": ["a=b"]}."""
@@ -69,7 +72,7 @@ class Containers:
         *,
         user_namespaces: bool | None = None,
     ) -> None:
-        """`user_namespaces`: whether containers get one of their own; None: where the launcher makes them."""
+        """`user_namespaces`: whether containers get one of their own; None: where the kernel can do it."""
         registry = Registry(ContainerStore(config.data_root))
         self.volumes = Volumes(config.data_root / "volumes", events, self._users_of_volume)
         self._registry = registry
@@ -83,8 +86,6 @@ class Containers:
             self.volumes,
             IdRanges(config.instance, registry.shifts),
         )
-        if user_namespaces is None:
-            user_namespaces = bool(getattr(launcher, "user_namespaces", False))
         self._user_namespaces = user_namespaces
         self._executions = Executions(self._room)
         self._health = HealthMonitor(self._room, self._executions)
@@ -97,6 +98,11 @@ class Containers:
 
     async def restore(self) -> None:
         """At the engine's start: learns what happened meanwhile and starts what its policy wants running."""
+        if self._user_namespaces is None:
+            lack = await idranges.lack(self._room.launcher, self._room.config.data_root)
+            if lack:
+                _log.warning("containers get no user namespaces of their own, root in them is root here: %s", lack)
+            self._user_namespaces = not lack
         again = await restoring.reconcile(self._room, self._exits.ended, self._health.begin)
         results = await asyncio.gather(*(self.start(one.id) for one in again), return_exceptions=True)
         for container, result in zip(again, results, strict=True):
@@ -104,6 +110,11 @@ class Containers:
                 self._room.tell(container, "die", {"exitCode": str(container.state.exit_code)})
             elif isinstance(result, BaseException):
                 raise result
+
+    @property
+    def user_namespaces(self) -> bool:
+        """Whether new containers get user namespaces of their own. Known once restored."""
+        return bool(self._user_namespaces)
 
     async def close(self) -> None:
         """Stops watching. Containers run on."""
@@ -152,7 +163,7 @@ class Containers:
             config,
             host_config or HostConfig(),
             networking or NetworkingConfig(),
-            user_namespaces=self._user_namespaces,
+            user_namespaces=self.user_namespaces,
         )
 
     def get(self, ref: str) -> Container:

@@ -6,26 +6,30 @@ For one that does not run, an overlay is mounted detached, which ends with its d
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+from engine.containers import idranges
 from engine.containers.model import Container
 from engine.containers.room import Room
 from engine.errors import SystemFailure
 from engine.kernel import libc
+from engine.runtime.launcher import Overlay
 
 
-@contextmanager
-def files(room: Room, container: Container) -> Iterator[int]:
-    """The root as the container has it now, writable, as an O_PATH descriptor. Blocking; hold the lock."""
+@asynccontextmanager
+async def files(room: Room, container: Container) -> AsyncIterator[int]:
+    """The root as the container has it now, writable, as an O_PATH descriptor. Hold the lock."""
     if container.state.alive and container.state.pid:
         fd = _running(container)
     else:
         paths = room.registry.paths(container)
-        lower = room.images.lowerdirs(container.image)
-        fd = overlay(lower, paths.upper, paths.work)
+        lower = await asyncio.to_thread(room.images.lowerdirs, container.image)
+        overlay = Overlay(tuple(lower), paths.upper, paths.work)
+        fd = await room.launcher.mount(overlay, idranges.mappings(container.id_shift))
     try:
         yield fd
     finally:
@@ -34,9 +38,12 @@ def files(room: Room, container: Container) -> Iterator[int]:
 
 @contextmanager
 def snapshot(room: Room, container: Container) -> Iterator[int]:
-    """The root's own files, read-only and without what is mounted over them. Blocking."""
+    """The root's own files, read-only and without what is mounted over them. Blocking.
+
+    Files of the image have the image's ids, the container's own are shifted.
+    """
     paths = room.registry.paths(container)
-    fd = overlay([paths.upper, *room.images.lowerdirs(container.image)])
+    fd = read_only([paths.upper, *room.images.lowerdirs(container.image)])
     try:
         yield fd
     finally:
@@ -53,18 +60,15 @@ def _running(container: Container) -> int:
         ) from None
 
 
-def overlay(lower: Sequence[Path], upper: Path | None = None, work: Path | None = None) -> int:
-    """A detached overlay mount, topmost layer first; read-only without `upper`. Raises SystemFailure."""
-    if upper is None and len(lower) == 1:
-        return os.open(lower[0], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+def read_only(layers: Sequence[Path]) -> int:
+    """A detached overlay mount of them, topmost first, with the ids on disk. Raises SystemFailure."""
+    if len(layers) == 1:
+        return os.open(layers[0], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         context = libc.fsopen("overlay")
         try:
-            for layer in lower:
+            for layer in layers:
                 libc.fsconfig(context, libc.FSCONFIG_SET_STRING, "lowerdir+", str(layer))
-            if upper is not None:
-                libc.fsconfig(context, libc.FSCONFIG_SET_STRING, "upperdir", str(upper))
-                libc.fsconfig(context, libc.FSCONFIG_SET_STRING, "workdir", str(work))
             libc.fsconfig(context, libc.FSCONFIG_CMD_CREATE)
             return libc.fsmount(context)
         finally:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.containers import devices, environment, mounts, security
+from engine.containers import devices, environment, idranges, mounts, security
 from engine.containers.hostconfig import HostConfig, Ulimit
 from engine.containers.model import ContainerConfig, MountPoint
 from engine.containers.resources import resources
@@ -14,7 +14,6 @@ from engine.containers.users import ResolvedUser
 from engine.errors import InvalidInput
 from engine.runtime.spec import (
     Capabilities,
-    IDMapping,
     Linux,
     LinuxDevice,
     LinuxNamespace,
@@ -26,9 +25,6 @@ from engine.runtime.spec import (
     Spec,
     User,
 )
-
-IDS = 65_536
-"""How many ids a user namespace of ours has."""
 
 _SHM = 64 << 20
 _RLIMITS = frozenset(
@@ -170,7 +166,7 @@ def _linux(
     limits: LinuxResources,
     around: Surroundings,
 ) -> Linux:
-    mappings = [IDMapping(container_id=0, host_id=around.id_shift, size=IDS)] if around.id_shift else []
+    mappings = idranges.mappings(around.id_shift)
     return Linux(
         namespaces=_namespaces(around.sharing),
         uid_mappings=mappings,
@@ -247,7 +243,7 @@ def _mounts(host_config: HostConfig, points: Sequence[MountPoint], around: Surro
     ]
     if around.init is not None:
         wanted.append(_bind("/dev/init", around.init, "ro"))
-    users = [_point(point) for point in points]
+    users = [_point(point, mapped=around.id_shift > 0) for point in points]
     for destination, options in host_config.tmpfs.items():
         flags = ["noexec", "nosuid", "nodev", *mounts.split_options(options)]
         users.append(Mount(destination=mounts.target(destination), type="tmpfs", source="tmpfs", options=flags))
@@ -266,12 +262,14 @@ def _bind(destination: str, source: Path, *options: str) -> Mount:
     return Mount(destination=destination, type="bind", source=str(source), options=["rbind", "rprivate", *options])
 
 
-def _point(point: MountPoint) -> Mount:
+def _point(point: MountPoint, *, mapped: bool) -> Mount:
     access = "rw" if point.rw else "ro"
     if point.type == "tmpfs":
         options = ["nosuid", "noexec", "nodev", access, *point.options]
         return Mount(destination=point.destination, type="tmpfs", source="tmpfs", options=options)
     options = [option for option in point.options if option in ("bind", "rbind")] or ["rbind"]
     options += [point.propagation or "rprivate", access]
+    # The host's files with the container's ids: root in there is root on what was given to it, as in Docker.
+    options += ["ridmap"] if mapped else []
     source = f"{point.source}/{point.subpath}" if point.subpath else point.source
     return Mount(destination=point.destination, type="bind", source=source, options=options)

@@ -8,12 +8,18 @@ import shutil
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from engine.containers import inroot, rootview
+from engine.containers import archive, idranges, inroot, rootview
 from engine.containers.layered import Layered
 from engine.containers.model import Container, MountPoint
 from engine.containers.room import Room
 from engine.errors import InvalidInput
+from engine.images.diff import portable_xattrs, unshift
+from engine.runtime.launcher import Overlay
+
+if TYPE_CHECKING:
+    from engine.runtime.launcher import Launcher
 
 _LIST_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -28,7 +34,8 @@ async def prepare(room: Room, container: Container, lower: Sequence[Path]) -> No
     working_dir = container.config.working_dir or "/"
     paths = room.registry.paths(container)
     if working_dir != "/" and Layered([paths.upper, *lower]).stat(working_dir) is None:
-        await asyncio.to_thread(_make_working_dir, room, container, lower, working_dir)
+        overlay = Overlay(tuple(lower), paths.upper, paths.work)
+        await make_folder(room.launcher, overlay, working_dir, container.id_shift)
 
 
 def _source(point: MountPoint) -> None:
@@ -50,7 +57,7 @@ async def _volume(room: Room, container: Container, point: MountPoint, lower: Se
         layers = [room.registry.paths(container).upper, *lower]
         found = Layered(layers).stat(point.destination)
         if found is not None and stat.S_ISDIR(found.st_mode):
-            await asyncio.to_thread(copy_up, layers, point.destination, volume.path)
+            await asyncio.to_thread(copy_up, layers, point.destination, volume.path, container.id_shift)
     room.volumes.used(volume)
 
 
@@ -69,9 +76,9 @@ def _check_subpath(volume: Path, point: MountPoint) -> None:
         os.close(root)
 
 
-def copy_up(layers: Sequence[Path], folder: str, target: Path) -> None:
-    """The image's files below `folder`, with owners, modes and times, into `target`. Blocking."""
-    root = rootview.overlay(layers)
+def copy_up(layers: Sequence[Path], folder: str, target: Path, shift: int = 0) -> None:
+    """The image's files below `folder`, with modes, times and owners (less `shift`), into `target`. Blocking."""
+    root = rootview.read_only(layers)
     try:
         source = inroot.openat2(root, folder, os.O_RDONLY | os.O_DIRECTORY)
     finally:
@@ -79,15 +86,15 @@ def copy_up(layers: Sequence[Path], folder: str, target: Path) -> None:
     try:
         destination = os.open(target, _LIST_FLAGS)
         try:
-            _copy_folder(source, destination)
-            _like(os.fstat(source), destination)
+            _copy_folder(source, destination, shift)
+            _like(os.fstat(source), destination, shift)
         finally:
             os.close(destination)
     finally:
         os.close(source)
 
 
-def _copy_folder(source: int, target: int) -> None:
+def _copy_folder(source: int, target: int, shift: int) -> None:
     for name in os.listdir(source):
         status = os.stat(name, dir_fd=source, follow_symlinks=False)
         kind = stat.S_IFMT(status.st_mode)
@@ -96,45 +103,49 @@ def _copy_folder(source: int, target: int) -> None:
             inner_source = os.open(name, _LIST_FLAGS, dir_fd=source)
             inner_target = os.open(name, _LIST_FLAGS, dir_fd=target)
             try:
-                _copy_folder(inner_source, inner_target)
-                _like(status, inner_target)
+                _copy_folder(inner_source, inner_target, shift)
+                _like(status, inner_target, shift)
             finally:
                 os.close(inner_source)
                 os.close(inner_target)
         elif kind == stat.S_IFREG:
-            _copy_file(source, target, name, status)
+            _copy_file(source, target, name, status, shift)
         elif kind == stat.S_IFLNK:
             os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
-            os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
+            os.chown(name, *_owner(status, shift), dir_fd=target, follow_symlinks=False)
         elif kind in (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK):
             os.mknod(name, status.st_mode, status.st_rdev, dir_fd=target)
-            os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
+            os.chown(name, *_owner(status, shift), dir_fd=target, follow_symlinks=False)
 
 
-def _copy_file(source: int, target: int, name: str, status: os.stat_result) -> None:
+def _copy_file(source: int, target: int, name: str, status: os.stat_result, shift: int) -> None:
     reading = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source)
     with open(reading, "rb") as file:
         writing = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=target)
         with open(writing, "wb") as copy:
             shutil.copyfileobj(file, copy, 1 << 20)
             copy.flush()
-            for key in os.listxattr(reading):
-                if not key.startswith(("trusted.", "user.overlay.")):
-                    os.setxattr(writing, key, os.getxattr(reading, key))
-            _like(status, writing)
+            _like(status, writing, shift)
+            # After the owner: changing it takes capabilities away.
+            for key, value in portable_xattrs(archive.xattrs(reading), shift).items():
+                os.setxattr(writing, key, value)
 
 
-def _like(status: os.stat_result, fd: int) -> None:
-    os.fchown(fd, status.st_uid, status.st_gid)
+def _owner(status: os.stat_result, shift: int) -> tuple[int, int]:
+    return unshift(status.st_uid, shift), unshift(status.st_gid, shift)
+
+
+def _like(status: os.stat_result, fd: int, shift: int) -> None:
+    os.fchown(fd, *_owner(status, shift))
     os.fchmod(fd, stat.S_IMODE(status.st_mode))
     os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def _make_working_dir(room: Room, container: Container, lower: Sequence[Path], path: str) -> None:
-    paths = room.registry.paths(container)
-    root = rootview.overlay(lower, paths.upper, paths.work)
-    owner = (container.id_shift, container.id_shift) if container.id_shift else None
+async def make_folder(launcher: Launcher, overlay: Overlay, path: str, shift: int) -> None:
+    """A folder in a root that nobody uses yet, with those above it. Raises InvalidInput where it can't be."""
+    root = await launcher.mount(overlay, idranges.mappings(shift))
+    owner = (shift, shift) if shift else None
     try:
-        os.close(inroot.make_dirs(root, os.path.normpath(path), owner=owner))
+        os.close(await asyncio.to_thread(inroot.make_dirs, root, os.path.normpath(path), owner=owner))
     finally:
         os.close(root)

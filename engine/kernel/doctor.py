@@ -11,6 +11,7 @@ from pathlib import Path
 from engine.kernel.cgroup.host import hierarchies
 
 _OLDEST = (5, 11)
+_IDMAPPED_OVERLAY = (5, 19)
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 
 
@@ -31,6 +32,7 @@ def inspect_kernel() -> list[Finding]:
         _root(),
         _version(),
         *_namespaces(),
+        _user_namespaces(),
         _overlay(),
         _cgroups(),
         _seccomp(),
@@ -57,6 +59,23 @@ def _namespaces() -> Iterator[Finding]:
         f"missing: {', '.join(missing)}" if missing else ", ".join(_NAMESPACES),
         "use a kernel that was built with them",
     )
+
+
+def _user_namespaces() -> Finding:
+    """Containers of their own ids also need layers shown with them: idmapped mounts below overlayfs, Linux 5.19."""
+    numbers = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
+    limit = Path("/proc/sys/user/max_user_namespaces")
+    most = int(limit.read_text()) if limit.exists() else 0
+    if numbers < _IDMAPPED_OVERLAY:
+        detail, remedy = (
+            "overlayfs takes no idmapped layers",
+            "Linux 5.19 or later has it; root in containers is root here",
+        )
+    elif not most:
+        detail, remedy = "none allowed", "sysctl user.max_user_namespaces=100000; root in containers is root here"
+    else:
+        return Finding("user namespaces", True, f"up to {most}, with idmapped layers", required=False)
+    return Finding("user namespaces", False, detail, remedy, required=False)
 
 
 def _overlay() -> Finding:

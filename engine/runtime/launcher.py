@@ -28,7 +28,7 @@ from engine.errors import Conflict, EngineError, NotFound, SystemFailure
 from engine.kernel.cgroup.base import Cgroup
 from engine.kernel.cgroup.host import cgroup, groups_below
 from engine.kernel.seccomp import SeccompError, compile_filter
-from engine.runtime.spec import LinuxResources, LinuxSeccomp, Process, Spec
+from engine.runtime.spec import IDMapping, Linux, LinuxResources, LinuxSeccomp, Process, Spec
 from engine.runtime.zygote import protocol
 
 _HOME = Path(__file__).resolve().parents[2]
@@ -171,6 +171,16 @@ class Launcher:
         request["spec"].get("linux", {}).pop("seccomp", None)
         answer, _ = await self._ask("create", request)
         return int(answer["pid"])
+
+    async def mount(self, rootfs: Overlay, mappings: builtins.list[IDMapping]) -> int:
+        """A root as a container with these mappings (none: the host's ids) would have it: a descriptor of the mount,
+        which is seen nowhere and ends with it.
+
+        Raises SystemFailure where the kernel or the file system can't do that.
+        """
+        linux = json.loads(msgspec.json.encode(Linux(uid_mappings=mappings, gid_mappings=mappings)))
+        _, received = await self._ask("mount", {"rootfs": _plain(rootfs), "linux": linux})
+        return received[0]
 
     async def start(self, id: str) -> None:  # noqa: A002
         """Opens the gate. Raises ExecFailed where the program cannot be started."""

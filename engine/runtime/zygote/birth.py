@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import stat
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -80,6 +81,21 @@ def map_ids(pid: int, spec: dict[str, Any]) -> int | None:
     elif not _path(spec, "user"):
         return None
     return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def user_namespace(linux: dict[str, Any]) -> int:
+    """The descriptor of a new user namespace with these mappings, which no process is in."""
+    pid = libc.clone(libc.CLONE_NEWUSER)
+    if pid == 0:
+        while True:
+            signal.pause()
+    try:
+        users = map_ids(pid, {"linux": linux})
+        assert users is not None
+        return users
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def owned(fds: list[int], spec: dict[str, Any]) -> None:

@@ -91,16 +91,23 @@ def _overlay_of(lower: list[str], request: dict[str, Any]) -> int:
         os.close(fd)
 
 
+def _map(tree: int, users: int, *, recursive: bool) -> None:
+    """Shows the ids of the tree as the namespace numbers them. A file system that can't do that (proc, some network
+    ones) shows its own."""
+    for deep in (True, False) if recursive else (False,):
+        with contextlib.suppress(OSError):
+            libc.mount_setattr(tree, attributes=libc.MOUNT_ATTR_IDMAP, userns=users, recursive=deep)
+            return
+
+
 def _bind(mount: dict[str, Any], users: int | None) -> int:
     options = mount.get("options", [])
     deep = "rbind" in options
     flags = libc.OPEN_TREE_CLONE | libc.OPEN_TREE_CLOEXEC | (libc.AT_RECURSIVE if deep else 0)
     tree = libc.open_tree(libc.AT_FDCWD, mount["source"], flags)
     try:
-        if users is not None and "idmap" in options:
-            # A file system that can't map ids (proc, some network ones) shows its own.
-            with contextlib.suppress(OSError):
-                libc.mount_setattr(tree, attributes=libc.MOUNT_ATTR_IDMAP, userns=users)
+        if users is not None and not {"idmap", "ridmap"}.isdisjoint(options):
+            _map(tree, users, recursive="ridmap" in options)
         attributes = sum(_ATTRIBUTES[option] for option in set(options) if option in _ATTRIBUTES)
         if attributes:
             libc.mount_setattr(tree, attributes=attributes)

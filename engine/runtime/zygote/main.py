@@ -21,7 +21,7 @@ from typing import Any
 from engine.kernel import capabilities, libc
 from engine.kernel.cgroup.host import cgroup, hierarchies
 from engine.runtime.zygote import child, detached, protocol
-from engine.runtime.zygote.birth import born, born_beside, map_ids, owned, score_oom
+from engine.runtime.zygote.birth import born, born_beside, map_ids, owned, score_oom, user_namespace
 from engine.runtime.zygote.container import Container, Exec, Process, exit_code
 from engine.runtime.zygote.enter import run_exec
 from engine.runtime.zygote.logpump import Sink, Stream, log_file
@@ -305,6 +305,19 @@ class Zygote:
         elif target.pidfd >= 0:
             signal.pidfd_send_signal(target.pidfd, request["signal"])
         return {"ok": {}}
+
+    def _do_mount(self, client: socket.socket, request: dict[str, Any], _: list[int]) -> None:
+        """The reply carries the mount of `rootfs`, as a container with these mappings would see it."""
+        linux = request["linux"]
+        users = user_namespace(linux) if linux.get("uidMappings") else None
+        try:
+            wanted = {"rootfs": request["rootfs"], "spec": {"linux": linux}}
+            (tree,) = detached.mounts(wanted, users, f"{self._root}/lower")
+        finally:
+            if users is not None:
+                os.close(users)
+        self._reply(client, request["id"], {"ok": {}}, (tree,))
+        os.close(tree)
 
     def _do_list(self, _: socket.socket, __: dict[str, Any], ___: list[int]) -> dict[str, Any]:
         return {"ok": {"containers": [container.state() for container in self._containers.values()]}}
