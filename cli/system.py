@@ -50,7 +50,12 @@ def parts(layout: Layout, inherited: Mapping[str, str]) -> Iterator[tuple[Part, 
     )
     yield part("server", *_python("server"), ready=lambda: _answers(layout.server, "/readyz")), layout.server_url
     yield (
-        part("worker", *_python("workers"), ready=lambda: _answers(layout.metrics, "/readyz"), stop_timeout=60.0),
+        part(
+            "worker",
+            *(*_python("workers"), "--metrics", str(layout.metrics)),
+            ready=lambda: _answers(layout.metrics, "/readyz"),
+            stop_timeout=60.0,
+        ),
         f"metrics at http://{layout.metrics.reached_at}/metrics",
     )
 

@@ -96,11 +96,17 @@ class System:
 
     def stop(self) -> None:
         """Ctrl-C, and the wait for its end."""
-        if self._process is None or self._process.poll() is not None:
+        self._session.close()
+        if self._process is None:
             return
-        self._process.send_signal(signal.SIGINT)
-        if self._process.wait(60):
-            raise StoryFailedError(f"shipway up ended with {self._process.returncode}")
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+        ended = self._process.wait(60)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._process = None
+        if ended:
+            raise StoryFailedError(f"shipway up ended with {ended}")
 
     @property
     def engine_url(self) -> str:
