@@ -64,7 +64,7 @@ class System:
         self.data.mkdir(parents=True, exist_ok=True)
         known = {each.name: {"url": str(each.bare), "secret": each.secret} for each in repositories}
         self._config.touch(mode=0o600)
-        self._config.write_text(yaml.safe_dump({"repositories": known}))
+        self._config.write_text(yaml.safe_dump({"repositories": known, "worker_labels": {"role": "web"}}))
 
     def start(self, timeout: float = 60.0) -> str:
         """Starts it and waits until it says that it is up; returns what it said."""

@@ -30,12 +30,12 @@ class Up:
     first_run: int
 
     def push(self, repository: Repository, message: str) -> str:
-        """Pushes, waits for the end of the run, and tells its state."""
+        """Pushes, waits for the end of the run, and tells its state, with the reason if it is a bad one."""
         commit, _ = repository.push(message)
         run = self.system.run_of(commit)
-        for _ in self.system.follow(run):
-            pass
-        return str(self.system.get(f"/runs/{run}")["state"])
+        reasons = [stage["reason"] for stage in self.system.follow(run) if stage["reason"]]
+        view = self.system.get(f"/runs/{run}")
+        return ": ".join(filter(None, (view["state"], view["reason"], *reasons)))
 
 
 @pytest.fixture(scope="session")

@@ -51,7 +51,7 @@ def test_a_broken_definition_is_told_with_every_place(up: Up) -> None:
         up.web.write(
             "pipelines.yaml", definition.replace("replicas: 2", "replica: 2").replace("needs: unit", "needs: u")
         )
-        assert up.push(up.web, "A slip") == "failed"
+        assert up.push(up.web, "A slip").startswith("failed")
     finally:
         up.web.write("pipelines.yaml", definition)
     run = up.system.get("/runs")["runs"][0]
