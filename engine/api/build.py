@@ -53,7 +53,7 @@ async def build(call: Call) -> web.StreamResponse:
             transcript.finish()
             if error.exit_code is None:
                 raise
-            say(progress.error_message(error, error.exit_code, error.problem))
+            say(progress.error_message(error, error.exit_code))
             return
         say({"aux": {"ID": image.id}})
         if quiet:

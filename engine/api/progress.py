@@ -69,9 +69,9 @@ async def _batches(messages: asyncio.Queue[dict[str, Any] | None]) -> AsyncItera
         yield batch
 
 
-def error_message(error: BaseException, code: int | None = None, text: str = "") -> dict[str, Any]:
+def error_message(error: BaseException, code: int | None = None) -> dict[str, Any]:
     """The last message of work that failed. `code` is a build step's exit code."""
-    message = text or errors.message_of(error)
+    message = errors.message_of(error)
     detail: dict[str, Any] = {"message": message}
     if code is not None:
         detail["code"] = code
