@@ -185,22 +185,26 @@ class Conductor:
         return self._manual(target.repository, spec, f"roll {service} back to {target.id}", who, target.commit)
 
     def _rollback_target(self, service: str, release: str | None) -> Release:
-        known = self.store.list_releases(service, limit=500)
+        if release is None:
+            target = self.earlier_release(service)
+            if target is None:
+                raise Conflict(f"{service} has no earlier release to go back to")
+            return target
+        wanted = release if release.startswith(f"{service}-") else f"{service}-{release}"
+        for each in self.store.list_releases(service, limit=500):
+            if each.id == wanted:
+                return each
+        raise NotFound(f"there is no release {wanted}: see `shipway releases {service}`")
+
+    def earlier_release(self, service: str) -> Release | None:
+        """Where a rollback without a named release leads: the last one before that was live with another image."""
         current = self.store.current_release(service)
-        if release is not None:
-            wanted = release if release.startswith(f"{service}-") else f"{service}-{release}"
-            for each in known:
-                if each.id == wanted:
-                    return each
-            raise NotFound(f"there is no release {wanted}: see `shipway releases {service}`")
-        before = [
-            each for each in known
-            if each.live is not None and current is not None and each.number < current.number
-            and each.digest != current.digest
-        ]  # fmt: skip
-        if not before:
-            raise Conflict(f"{service} has no earlier release to go back to")
-        return before[0]
+        if current is None:
+            return None
+        for each in self.store.list_releases(service, limit=500):
+            if each.live is not None and each.number < current.number and each.digest != current.digest:
+                return each
+        return None
 
     def _manual(self, repository: str, spec: DeploySpec, title: str, who: str, commit: str = "") -> RunView:
         stage = PlannedStage(name="deploy", base="deploy", spec=spec, lock=f"deploy:{spec.service.name}")
