@@ -27,8 +27,9 @@ class Challenge:
 def parse(headers: Iterable[str]) -> list[Challenge]:
     """All challenges of an answer, in their order. What can't be read ends its header quietly."""
     found: list[Challenge] = []
-    for header in headers:
-        text = header[:_MOST]
+    for text in headers:
+        if len(text) > _MOST:
+            continue
         position = 0
         while match := _PART.match(text, position):
             position = match.end()

@@ -71,7 +71,7 @@ def _read(entry: _Entry, path: Path, name: str) -> Auth | None:
     username, password = entry.username, entry.password
     if entry.auth:
         try:
-            username, _, password = base64.b64decode(entry.auth).decode().partition(":")
+            username, _, password = base64.b64decode(entry.auth, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
             raise InvalidInput(f"{path}: the entry of {name} is not base64 of name:password") from None
     password = password.rstrip("\0")

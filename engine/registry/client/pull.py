@@ -107,7 +107,9 @@ class _Pull:
                 f"and its config names {len(config.rootfs.diff_ids)}"
             )
         offered = Platform(config.architecture, config.os, config.variant)
-        if platform is not None and not platform.runs(offered):
+        # Configs of old leave their variant out: then only the index knew it.
+        asked = platform if platform is None or config.variant else Platform(platform.architecture, platform.os)
+        if asked is not None and not asked.runs(offered):
             raise InvalidInput(f"{self._reference.familiar} is for {offered}, not for {platform} as asked")
         return config
 

@@ -118,17 +118,20 @@ class RegistryClient:
 
     async def _probe(self, domain: str, ways: Sequence[Endpoint]) -> Endpoint:
         async def probe() -> Endpoint:
-            refusal: Exception | None = None
+            refusal: Unavailable | None = None
             for way in ways:
                 try:
                     async with self._raw(way, "GET", way.base / "v2/", {}, None, way.tls) as response:
                         if response.status == 400 and way.base.scheme == "http":
-                            refusal = Unavailable(f"{domain} does not speak plain HTTP")
+                            refusal = Transient(f"{domain} does not speak plain HTTP")
                             continue
                         return way
                 except Unavailable as error:
-                    refusal = refusal or error
-            raise Transient(str(refusal))
+                    # What will not pass, as a wrong certificate, says more than what the other way met.
+                    if refusal is None or not isinstance(error, Transient):
+                        refusal = error
+            assert refusal is not None
+            raise refusal
 
         return await self.retried(probe)
 
