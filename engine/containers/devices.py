@@ -12,7 +12,7 @@ from engine.containers.hostconfig import DeviceMapping
 from engine.errors import InvalidInput
 from engine.runtime.spec import LinuxDevice, LinuxDeviceCgroup
 
-_RULE = re.compile(r"([acb]) (\d+|\*):(\d+|\*) ([rwm]{1,3})")
+_RULE = re.compile(r"([acb]) (\d+|\*):(\d+|\*) ([rwm]{1,3})", re.ASCII)
 _PERMISSIONS = re.compile(r"[rwm]{1,3}")
 _MOST = 1024
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from engine.containers import environment, pipes, security, specs, users
+from engine.containers import environment, idranges, pipes, security, specs, users
 from engine.containers.hostconfig import HostConfig
 from engine.containers.layered import Layered
 from engine.containers.model import Container
@@ -257,11 +257,13 @@ class Executions:
             working_dir=execution.working_dir or container.config.working_dir,
         )
         host_config = self._host_config(execution)
-        user = execution.user or container.config.user
+        groups = host_config.group_add if not execution.user else ()
+        user = users.resolve(execution.user or container.config.user, groups, self._files(container))
+        idranges.check(user, container.id_shift)
         return specs.process(
             config,
             execution.cmd,
-            users.resolve(user, host_config.group_add if not execution.user else (), self._files(container)),
+            user,
             security.decide(host_config),
             hostname=container.hostname,
             rlimits=host_config.ulimits,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from engine.containers import times
@@ -32,6 +33,7 @@ KNOWN = frozenset(
         "until",
     )
 )
+_NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
 _STATUSES = frozenset(("created", "running", "paused", "restarting", "removing", "exited", "dead"))
 _HEALTH = frozenset(("starting", "healthy", "unhealthy", "none"))
 
@@ -59,7 +61,7 @@ def check(filters: Filters) -> None:
             if value not in allowed:
                 raise InvalidInput(f"invalid filter '{key}={value}'")
     for value in filters.get("exited", ()):
-        if not value.lstrip("-").isdigit():
+        if _NUMBER.fullmatch(value) is None:
             raise InvalidInput(f"invalid filter 'exited={value}'")
 
 

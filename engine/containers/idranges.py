@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.errors import SystemFailure
+from engine.containers.users import ResolvedUser
+from engine.errors import InvalidInput, SystemFailure
 from engine.runtime.launcher import Overlay
 from engine.runtime.spec import IDMapping
 
@@ -26,6 +27,13 @@ _COUNT = 0x0FFE
 def mappings(first: int) -> list[IDMapping]:
     """Of a user namespace whose range begins there; none for 0, which is no namespace."""
     return [IDMapping(container_id=0, host_id=first, size=SIZE)] if first else []
+
+
+def check(user: ResolvedUser, first: int) -> None:
+    """Raises InvalidInput for ids that the range has no place for."""
+    for number in (user.uid, user.gid, *user.groups):
+        if first and number >= SIZE:
+            raise InvalidInput(f"id {number} is not one of the {SIZE:,} ids of the container: use --userns=host")
 
 
 async def lack(launcher: Launcher, data_root: Path) -> str:

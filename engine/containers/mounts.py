@@ -141,9 +141,17 @@ def _from_request(request: MountRequest) -> MountPoint:
         tmpfs = request.tmpfs_options
         options = [f"size={tmpfs.size_bytes}"] if tmpfs.size_bytes else []
         options += [f"mode={tmpfs.mode:o}"] if tmpfs.mode else []
-        options += [name if not value else f"{name}={value}" for name, *value in tmpfs.options if not value]
+        options += split_options(",".join(_tmpfs_option(option) for option in tmpfs.options))
         return MountPoint(type="tmpfs", destination=destination, rw=rw, options=options)
     raise InvalidInput(f"mount type unknown: {request.type!r}: use bind, volume or tmpfs")
+
+
+def _tmpfs_option(words: list[str]) -> str:
+    """`["exec"]` or `["uid", "5"]`, as the API has them."""
+    option = "=".join(words)
+    if not 0 < len(words) < 3 or "," in option:
+        raise InvalidInput(f"invalid tmpfs option {words!r}")
+    return option
 
 
 def _subpath(path: str) -> str:

@@ -65,13 +65,13 @@ def resources(limits: Limits) -> LinuxResources:
     quota, period = limits.cpu_quota or None, limits.cpu_period or None
     if limits.nano_cpus:
         quota, period = limits.nano_cpus * _PERIOD // 10**9, _PERIOD
-    pids = limits.pids_limit
+    pids, swappiness = limits.pids_limit, limits.memory_swappiness
     return LinuxResources(
         memory=LinuxMemory(
             limit=limits.memory or None,
             reservation=limits.memory_reservation or None,
             swap=memory_and_swap(limits),
-            swappiness=limits.memory_swappiness if (limits.memory_swappiness or -1) >= 0 else None,
+            swappiness=None if swappiness is None or swappiness < 0 else swappiness,
             disable_oom_killer=limits.oom_kill_disable or None,
         ),
         cpu=LinuxCPU(

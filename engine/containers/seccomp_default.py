@@ -14,10 +14,10 @@ fadvise64 fadvise64_64 fallocate fanotify_mark fchdir fchmod fchmodat fchmodat2 
 fcntl64 fdatasync fgetxattr flistxattr flock fremovexattr fsetxattr fstat fstat64 fstatat64 fstatfs fstatfs64
 fsync ftruncate ftruncate64 futimesat getcwd getdents getdents64 getxattr getxattrat inotify_add_watch
 inotify_init inotify_init1 inotify_rm_watch ioctl lchown lchown32 lgetxattr link linkat listxattr listxattrat
-llistxattr _llseek lremovexattr lseek lsetxattr lstat lstat64 mkdir mkdirat mknod mknodat name_to_handle_at
+listmount llistxattr _llseek lremovexattr lseek lsetxattr lstat lstat64 mkdir mkdirat mknod mknodat name_to_handle_at
 newfstatat open openat openat2 pread64 preadv preadv2 pwrite64 pwritev pwritev2 read readahead readlink
 readlinkat readv removexattr removexattrat rename renameat renameat2 rmdir sendfile sendfile64 setxattr
-setxattrat splice stat stat64 statfs statfs64 statx symlink symlinkat sync sync_file_range syncfs tee truncate
+setxattrat splice stat stat64 statfs statfs64 statmount statx symlink symlinkat sync sync_file_range syncfs tee truncate
 truncate64 umask unlink unlinkat utime utimensat utimensat_time64 utimes vmsplice write writev
 """
 
@@ -84,9 +84,9 @@ _WITH_CAPABILITY = {
     "CAP_PERFMON": "perf_event_open",
     "CAP_SYSLOG": "syslog",
     "CAP_SYS_ADMIN": (
-        "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick listmount lookup_dcookie mount "
-        "mount_setattr move_mount open_tree perf_event_open quotactl quotactl_fd setdomainname sethostname "
-        "setns statmount syslog umount umount2 unshare"
+        "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie lsm_get_self_attr "
+        "lsm_list_modules lsm_set_self_attr mount mount_setattr move_mount open_tree perf_event_open quotactl "
+        "quotactl_fd setdomainname sethostname setns syslog umount umount2 unshare"
     ),
     "CAP_SYS_BOOT": "reboot",
     "CAP_SYS_CHROOT": "chroot",
@@ -99,8 +99,8 @@ _WITH_CAPABILITY = {
     "CAP_SYS_TTY_CONFIG": "vhangup",
 }
 
-_AF_VSOCK = 40
-"""Sockets to the hypervisor know no network namespace."""
+_AF_ALG, _AF_VSOCK = 38, 40
+"""The kernel's cryptography, a large surface that few need, and the hypervisor, which knows no network namespace."""
 
 # Linux, Linux with UNAME26, with ADDR_NO_RANDOMIZE, both, and "only tell me".
 _PERSONALITIES = (0x0, 0x0008, 0x20000, 0x20008, 0xFFFFFFFF)
@@ -125,7 +125,9 @@ def profile() -> dict[str, Any]:
     groups = (_FILES, _MEMORY, _PROCESSES, _CONFINING_ONESELF, _WAITING, _TIME, _TALKING, _MACHINE)
     allow(" ".join(groups))
     allow(_TRACING, includes={"minKernel": "4.8"})
-    allow("socket", args=argument(0, _AF_VSOCK, "NE"))
+    allow("socket", args=argument(0, _AF_ALG, "LT"))
+    allow("socket", args=argument(0, _AF_ALG + 1, "EQ"))
+    allow("socket", args=argument(0, _AF_VSOCK, "GT"))
     for persona in _PERSONALITIES:
         allow("personality", args=argument(0, persona, "EQ"))
     for arches, names in _ARCHITECTURES.items():

@@ -91,6 +91,7 @@ def build(
     around: Surroundings,
 ) -> Spec:
     """The whole spec. Raises InvalidInput for what only shows when everything is put together."""
+    idranges.check(around.user, around.id_shift)
     decided = security.decide(host_config)
     nodes, allowed = devices.mapped(host_config.devices)
     if host_config.privileged:

@@ -41,22 +41,21 @@ def resolve_in(user: str, group_add: Sequence[str], passwd: bytes, group: bytes)
     number = _number(wanted)
     uid, gid, home, name = number if number is not None else -1, 0, "/", ""
     for fields in _entries(passwd, 6):
-        entry_uid, entry_gid = _number(fields[2]), _number(fields[3])
+        entry_uid, entry_gid = _id(fields[2]), _id(fields[3])
         if entry_uid is None or entry_gid is None:
             continue
-        # A name that looks like a number is taken as a name first, as the C library does.
         if fields[0] == wanted or (number is not None and entry_uid == number):
             uid, gid, home, name = entry_uid, entry_gid, fields[5] or "/", fields[0]
             break
     else:
         if number is None:
-            raise InvalidInput(f"unable to find user {wanted}: no matching entries in passwd file")
+            raise InvalidInput(f"unable to find user {_shown(wanted)}: no matching entries in passwd file")
     groups: list[int] = []
     if wanted_group:
         gid = _group(wanted_group, group)
     elif name:
         for fields in _entries(group, 3):
-            entry = _number(fields[2])
+            entry = _id(fields[2])
             if entry is not None and len(fields) > 3 and name in fields[3].split(","):
                 groups.append(entry)
     groups += [_group(extra, group) for extra in group_add]
@@ -66,11 +65,11 @@ def resolve_in(user: str, group_add: Sequence[str], passwd: bytes, group: bytes)
 def _group(wanted: str, group: bytes) -> int:
     number = _number(wanted)
     for fields in _entries(group, 3):
-        entry = _number(fields[2])
+        entry = _id(fields[2])
         if entry is not None and (fields[0] == wanted or entry == number):
             return entry
     if number is None:
-        raise InvalidInput(f"Unable to find group {wanted}: no matching entries in group file")
+        raise InvalidInput(f"Unable to find group {_shown(wanted)}: no matching entries in group file")
     return number
 
 
@@ -84,9 +83,22 @@ def _entries(content: bytes, fields: int) -> Iterator[list[str]]:
 
 
 def _number(text: str) -> int | None:
-    if not (text.isascii() and text.isdigit()) or len(text) > 10:
+    """The number that the user wrote; None for a name. Raises InvalidInput."""
+    if not (text.isascii() and text.isdigit()):
         return None
-    value = int(text)
-    if value > _LARGEST_ID:
-        raise InvalidInput(f"uids and gids must be in range 0-{_LARGEST_ID}: {text}")
+    value = _id(text)
+    if value is None:
+        raise InvalidInput(f"uids and gids must be in range 0-{_LARGEST_ID}: {_shown(text)}")
     return value
+
+
+def _id(text: str) -> int | None:
+    """A number of the image's files; None for what can't be one."""
+    if not (text.isascii() and text.isdigit()) or len(text) > 10 or int(text) > _LARGEST_ID:
+        return None
+    return int(text)
+
+
+def _shown(text: str) -> str:
+    short = text if len(text) < 80 else text[:80] + "…"
+    return short if short.isprintable() else repr(short)

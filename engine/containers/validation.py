@@ -29,6 +29,8 @@ _LOG_OPTIONS = frozenset(
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _LONGEST_HOSTNAME = 63
+_RUNTIMES = frozenset(("", "shipway", "runc", "io.containerd.runc.v2"))
+"""Names that stand for this engine's own runtime: clients that name runc want the ordinary one."""
 
 
 def check(config: ContainerConfig, host_config: HostConfig) -> None:
@@ -37,6 +39,7 @@ def check(config: ContainerConfig, host_config: HostConfig) -> None:
     security.decide(host_config)
     restart_policy(host_config.restart_policy, auto_remove=host_config.auto_remove)
     log_limits(host_config)
+    _not_here(host_config)
     _health(config.healthcheck)
     if config.stop_signal:
         signals.number(config.stop_signal)
@@ -61,10 +64,39 @@ def check(config: ContainerConfig, host_config: HostConfig) -> None:
         raise InvalidInput("SHM size can not be less than 0")
 
 
+def _not_here(host_config: HostConfig) -> None:
+    """What is asked for and can't be had is refused: a container without it would only seem to be right."""
+    if host_config.runtime not in _RUNTIMES:
+        raise InvalidInput(f"unknown or invalid runtime name: {host_config.runtime}")
+    if host_config.isolation not in ("", "default"):
+        raise InvalidInput(f"Invalid isolation: \"{host_config.isolation}\" - linux only supports 'default'")
+    if host_config.storage_opt:
+        raise InvalidInput("--storage-opt is not supported: the engine's overlay has no quota")
+    for request in host_config.device_requests:
+        driver, wanted = request.get("Driver") or "", request.get("Capabilities")
+        raise InvalidInput(f'could not select device driver "{driver}" with capabilities: {wanted}')
+
+
+def warnings(host_config: HostConfig) -> list[str]:
+    """What works otherwise than its user may think."""
+    found: list[str] = []
+    if host_config.network_mode == "host" and (host_config.port_bindings or host_config.publish_all_ports):
+        found.append("Published ports are discarded when using host network mode")
+    if host_config.oom_kill_disable and not host_config.memory:
+        found.append(
+            "OOM killer is disabled for the container, but no memory limit is set, "
+            "this can result in the system running out of resources."
+        )
+    return found
+
+
 def restart_policy(policy: RestartPolicy, *, auto_remove: bool = False) -> None:
     """Raises InvalidInput."""
     if policy.name not in ("", "no", "always", "unless-stopped", "on-failure"):
-        raise InvalidInput(f"invalid restart policy: unknown policy '{policy.name}'")
+        raise InvalidInput(
+            f"invalid restart policy: unknown policy '{policy.name}'; "
+            "use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+        )
     if policy.maximum_retry_count and policy.name != "on-failure":
         raise InvalidInput("invalid restart policy: maximum retry count can only be used with 'on-failure'")
     if policy.maximum_retry_count < 0:
@@ -91,7 +123,7 @@ def log_limits(host_config: HostConfig) -> tuple[int | None, int]:
             raise InvalidInput(f"unknown log opt '{option}' for json-file log driver")
     size = settings.config.get("max-size")
     files = settings.config.get("max-file", "1")
-    if not files.isdigit() or not 0 < int(files) <= 1000:
+    if not (files.isascii() and files.isdigit()) or not 0 < int(files) <= 1000:
         raise InvalidInput(f"invalid value for max-file: {files!r}: a number from 1 on")
     if size is None or size == "-1":
         if int(files) > 1:
