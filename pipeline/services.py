@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
 from pipeline.values import Duration, EnvName, Flag, Frozen, Labels, Name, Size, as_tuple
 
@@ -12,6 +13,24 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 EnvText = Annotated[str, StringConstraints(max_length=32768)]
 Lines = Annotated[tuple[str, ...], BeforeValidator(as_tuple, json_schema_input_type=str | list[str])]
 """One item or a list of them."""
+Names = Annotated[tuple[EnvName, ...], BeforeValidator(as_tuple, json_schema_input_type=str | list[str])]
+
+
+def check_volume(text: str) -> str:
+    """The text, if it is a mount of a named volume or of a folder. Raises ValueError."""
+    source, _, rest = text.partition(":")
+    target, _, mode = rest.partition(":")
+    named = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", source)
+    if "${" not in text and not ((named or source.startswith("/")) and target.startswith("/") and mode in _MODES):
+        raise ValueError(f'"{text}" is not a volume: write name:/path, or /host/path:/path, with :ro for read only')
+    return text
+
+
+_MODES = ("", "ro", "rw")
+Volumes = Annotated[
+    tuple[Annotated[str, AfterValidator(check_volume)], ...],
+    BeforeValidator(as_tuple, json_schema_input_type=str | list[str]),
+]
 
 
 class Resources(Frozen):
@@ -67,8 +86,8 @@ class Service(Frozen):
     publish: Port | None = Field(default=None, description="Where users reach it, on each host.")
     health: Health | None = None
     env: dict[EnvName, EnvText] = Field(default_factory=dict)
-    secrets: tuple[EnvName, ...] = Field(default=(), description="Put into its environment at start.")
-    volumes: tuple[str, ...] = Field(default=(), description="name:/path or /host/path:/path[:ro]")
+    secrets: Names = Field(default=(), description="Put into its environment at start.")
+    volumes: Volumes = Field(default=(), description="name:/path or /host/path:/path[:ro]")
     command: Lines | None = Field(default=None, description="In place of the image's own.")
     user: str | None = None
     resources: Resources = Resources()

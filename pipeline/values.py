@@ -35,7 +35,7 @@ def parse_duration(value: object) -> float:
         elif re.fullmatch(r"\d+(\.\d+)?", text):
             seconds = float(text)
         else:
-            raise ValueError(f"{text!r} is not a duration: write a number and its unit, such as 30s or 5m")
+            raise ValueError(f'"{text[:60]}" is not a duration: write a number and its unit, such as 30s or 5m')
     if not 0 <= seconds <= 366 * 86400:
         raise ValueError("the duration is out of range: use 0s to 366d")
     return seconds
@@ -57,16 +57,17 @@ def parse_size(value: object) -> int:
     """Bytes of `1048576`, `64k`, `256M`, `1.5GiB` (powers of 1024, as Docker). Raises ValueError."""
     if isinstance(value, bool):
         raise ValueError("not a size: write a number and its unit, such as 256M or 1G")
+    size: float
     if isinstance(value, int):
         size = value
     else:
         match = _SIZE.fullmatch(str(value).strip())
         if match is None:
-            raise ValueError(f"{value!r} is not a size: write a number and its unit, such as 256M or 1G")
-        size = int(float(match[1]) * _SIZE_FACTOR[match[2].lower()])
+            raise ValueError(f'"{str(value)[:60]}" is not a size: write a number and its unit, such as 256M or 1G')
+        size = float(match[1]) * _SIZE_FACTOR[match[2].lower()]
     if not 0 <= size < 1 << 60:
-        raise ValueError("the size is out of range")
-    return size
+        raise ValueError("the size is out of range: use less than 1024P")
+    return int(size)
 
 
 Duration = Annotated[
@@ -88,7 +89,7 @@ def parse_flag(value: object) -> bool:
         return True
     if value == "false":
         return False
-    raise ValueError("write true or false")
+    raise ValueError(f'"{value}" is neither true nor false: write one of them')
 
 
 Flag = Annotated[bool, BeforeValidator(parse_flag, json_schema_input_type=bool)]

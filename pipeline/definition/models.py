@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
-from pipeline.plan.models import Kind, Scalar, SideService
-from pipeline.services import EnvText, Lines, Resources, Service
+from pipeline.plan.models import Kind, Repository, Scalar, SideService, Tag
+from pipeline.services import EnvText, Lines, Names, Resources, Service
+from pipeline.triggers.cron import check_cron
 from pipeline.values import Duration, EnvName, Flag, Frozen, Labels, Name, as_tuple
+
+MAX_PIPELINES = 100
 
 StageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")]
 """No dots: `${stages.NAME.image}` must stay readable."""
@@ -38,11 +42,18 @@ def typed_scalar(value: Any) -> Any:
             number = kind(value)
         except ValueError:
             continue
-        return number if str(number) == value else str(value)
+        return number if str(number) == value and math.isfinite(number) else str(value)
     return str(value)
 
 
-Cell = Annotated[Scalar, BeforeValidator(typed_scalar)]
+def _short(value: Scalar) -> Scalar:
+    if isinstance(value, str) and (len(value) > MAX_CELL or not value.isprintable()):
+        raise ValueError(f"this is not one line of at most {MAX_CELL} characters: write less, or use env")
+    return value
+
+
+MAX_CELL = 200
+Cell = Annotated[Scalar, BeforeValidator(typed_scalar), AfterValidator(_short)]
 Patterns = Annotated[tuple[Text, ...], BeforeValidator(as_tuple, json_schema_input_type=str | list[str])]
 
 
@@ -56,15 +67,9 @@ class PushTrigger(Frozen):
 
 class Triggers(Frozen):
     push: PushTrigger | None = None
-    schedule: Text | None = Field(default=None, description="Five cron fields, in UTC.")
-
-    @model_validator(mode="after")
-    def _cron(self) -> Triggers:
-        if self.schedule is not None:
-            from pipeline.triggers.cron import check_cron
-
-            check_cron(self.schedule)
-        return self
+    schedule: Annotated[Text, AfterValidator(check_cron)] | None = Field(
+        default=None, description="Five cron fields, in UTC. Runs the default branch."
+    )
 
 
 class ConcurrencyDef(Frozen):
@@ -129,8 +134,10 @@ class PushDef(Frozen):
         default=None,
         description="None: the snapshot of the tests before it, if one was taken, else the image.",
     )
-    to: Text = Field(description="Repository with its registry: registry.example.com/web")
-    tags: Lines = ()
+    to: Repository = Field(description="Repository with its registry: registry.example.com/web")
+    tags: Annotated[tuple[Tag, ...], BeforeValidator(as_tuple, json_schema_input_type=str | list[str])] = Field(
+        default=(), description="None: the commit. Those that come out empty are left out."
+    )
 
 
 class DeployDef(Frozen):
@@ -161,7 +168,7 @@ class StageDef(Frozen):
         default_factory=dict, description="One stage for each combination."
     )
     env: dict[EnvName, EnvText] = Field(default_factory=dict)
-    secrets: tuple[EnvName, ...] = Field(default=(), description="Put into the environment when it starts.")
+    secrets: Names = Field(default=(), description="Put into the environment when it starts.")
     timeout: Duration = Field(default=3600.0, gt=0)
     retries: int = Field(default=0, ge=0, le=10, description="Further attempts after a failure.")
     runs_on: Labels = Field(default_factory=dict, description="Labels that the worker must have.")
@@ -198,4 +205,4 @@ class Definition(Frozen):
     """One pipeline file, checked."""
 
     services: dict[Name, Service] = Field(default_factory=dict)
-    pipelines: dict[Name, PipelineDef] = Field(min_length=1, max_length=100)
+    pipelines: dict[Name, PipelineDef] = Field(min_length=1, max_length=MAX_PIPELINES)

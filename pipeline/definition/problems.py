@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from pipeline.errors import PipelineError
 
+_LONGEST = 400
+"""Characters of each half of a line."""
+
 
 @dataclass(frozen=True, order=True)
 class Problem:
@@ -19,8 +22,14 @@ class Problem:
     remedy: str = ""
 
     def __str__(self) -> str:
-        text = f"{self.file}:{self.line}:{self.column}: {self.what}"
-        return f"{text}: {self.remedy}" if self.remedy else text
+        """One line, whatever the file holds: it goes to terminals, logs and pages."""
+        text = f"{self.file}:{self.line}:{self.column}: {_line(self.what)}"
+        return f"{text}: {_line(self.remedy)}" if self.remedy else text
+
+
+def _line(text: str) -> str:
+    cut = text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in cut)
 
 
 class DefinitionErrors(PipelineError):

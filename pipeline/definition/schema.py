@@ -19,6 +19,8 @@ def json_schema() -> dict[str, Any]:
         if kind in (Kind.TEST, Kind.RUN):
             shapes.append({"type": "array", "items": {"type": "string"}})
         stage["properties"][kind.value] = {"anyOf": shapes}
+        if kind in (Kind.TEST, Kind.RUN):
+            definitions[f"{kind.value.capitalize()}Def"]["properties"]["matrix"] = stage["properties"]["matrix"]
     stage["oneOf"] = [{"required": [kind.value]} for kind in Kind]
     step = {
         "type": "object",

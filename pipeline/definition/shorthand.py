@@ -2,46 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pipeline.definition.tree import Leaf, Mapping, Mark, Plain, Sequence, Tree
 from pipeline.plan.models import Kind
+
+Say = Callable[[Mark, str, str], None]
+"""Told of what is wrong with a short form: where, what, remedy."""
 
 _FIRST_KEY = {"build": "context", "test": "run", "push": "to", "deploy": "service", "run": "run"}
 """What the bare word after a kind means: `build: .` is `build: {context: .}`."""
 _KINDS = tuple(kind.value for kind in Kind)
+_LIFTED = ("matrix",)
+"""Keys of the stage that may also be written in `test:` and `run:`."""
 
 
-def write_out(tree: Tree) -> Tree:
+def write_out(tree: Tree, say: Say) -> Tree:
     """The same file in its long form. What does not fit a short form is left for the models to refuse."""
     pipelines = tree.items.get("pipelines") if isinstance(tree, Mapping) else None
     if isinstance(pipelines, Mapping):
         for name, pipeline in pipelines.items.items():
             if isinstance(pipeline, Sequence):
-                pipelines.items[name] = _stages_of_list(pipeline)
+                pipelines.items[name] = _stages_of_list(pipeline, say)
+            if isinstance(pipeline, Mapping):
+                _triggers(pipeline)
             stages = pipelines.items[name]
             stages = stages.items.get("stages", stages) if isinstance(stages, Mapping) else stages
             if isinstance(stages, Sequence) and isinstance(pipeline, Mapping):
-                pipeline.items["stages"] = stages = _stages_of_list(stages).items["stages"]
+                pipeline.items["stages"] = stages = _stages_of_list(stages, say).items["stages"]
             if isinstance(stages, Mapping):
                 for key, stage in stages.items.items():
                     stages.items[key] = _stage(stage)
     return tree
 
 
-def _stages_of_list(steps: Sequence) -> Mapping:
+def _triggers(pipeline: Mapping) -> None:
+    """`on: {push: }`, with nothing behind it, is every push."""
+    on = pipeline.items.get("on")
+    if isinstance(on, Mapping) and "push" in on.items:
+        push = on.items["push"]
+        if isinstance(push, Leaf) and push.value is None:
+            on.items["push"] = Mapping(on.keys["push"])
+
+
+def _stages_of_list(steps: Sequence, say: Say) -> Mapping:
     """Stages in order: each needs the one before it. A step is named by `name`, else by its kind."""
     stages = Mapping(steps.mark)
     previous: str | None = None
+    given = {name for step in steps.items if (name := _given_name(step))}
     for step in steps.items:
         if not isinstance(step, Mapping):
-            stages.put(f"{len(stages.items) + 1}", step.mark, step)
+            say(step.mark, "a step is a mapping", "write - build: . or - test: pytest")
             continue
         kind = next((key for key in step.items if key in _KINDS), "stage")
-        given = step.items.get("name")
-        name = given.value if isinstance(given, Leaf) and given.value else kind
-        number = 2
-        while name in stages.items:
-            name = f"{kind}-{number}"
-            number += 1
+        name = _given_name(step) or _free_name(kind, given.union(stages.items))
+        if name in stages.items:
+            line = stages.keys[name].line
+            say(step.keys["name"], f'the name "{name}" is here twice', f"the first is on line {line}")
+            continue
         body = Mapping(step.mark)
         for key, value in step.items.items():
             if key != "name":
@@ -55,6 +73,19 @@ def _stages_of_list(steps: Sequence) -> Mapping:
     return whole
 
 
+def _given_name(step: Tree) -> str | None:
+    name = step.items.get("name") if isinstance(step, Mapping) else None
+    return name.value if isinstance(name, Leaf) else None
+
+
+def _free_name(kind: str, taken: set[str]) -> str:
+    name, number = kind, 2
+    while name in taken:
+        name = f"{kind}-{number}"
+        number += 1
+    return name
+
+
 def _stage(stage: Tree) -> Tree:
     """A copy with `kind: word` and `kind: [words]` as `kind: {key: …}`; anchors may share the original."""
     if not isinstance(stage, Mapping):
@@ -63,7 +94,20 @@ def _stage(stage: Tree) -> Tree:
     for key, value in stage.items.items():
         at = stage.keys[key]
         copy.put(key, at, _body(key, value, at) if key in _KINDS else value)
+    for kind in ("test", "run"):
+        _lift(copy, kind)
     return copy
+
+
+def _lift(stage: Mapping, kind: str) -> None:
+    body = stage.items.get(kind)
+    if not isinstance(body, Mapping) or not any(key in body.items and key not in stage.items for key in _LIFTED):
+        return
+    rest = Mapping(body.mark)
+    for key, value in body.items.items():
+        target = stage if key in _LIFTED and key not in stage.items else rest
+        target.put(key, body.keys[key], value)
+    stage.items[kind] = rest
 
 
 def _body(kind: str, value: Tree, at: Mark) -> Tree:

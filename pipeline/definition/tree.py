@@ -6,6 +6,7 @@ lets a duplicate key pass. Here a plain scalar stays text (`Plain`), and the mod
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -17,7 +18,7 @@ from pipeline.values import did_you_mean
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 40
 MAX_NODES = 50_000
-"""After anchors are expanded: what a file of the "billion laughs" kind would blow up."""
+"""Both after anchors are expanded: what a file of the "billion laughs" kind would blow up."""
 
 Path = tuple[str | int, ...]
 
@@ -82,6 +83,7 @@ class _Builder:
         self.problems = problems
         self.anchors: dict[str, Tree | None] = {}
         self.sizes: dict[int, int] = {}
+        self.heights: dict[int, int] = {}
         self.nodes = 0
 
     def build(self) -> Tree:
@@ -99,9 +101,8 @@ class _Builder:
                     tree = self._node(next(self.events))
         except yaml.YAMLError as error:
             raise DefinitionErrors([*self.problems, self._syntax(error)]) from None
-        except ValueError as error:  # a lone surrogate, or a character that YAML forbids
-            problem = Problem(self.filename, 1, 1, f"unreadable text: {error}", "save it as UTF-8")
-            raise DefinitionErrors([problem]) from None
+        except UnicodeEncodeError as error:  # a lone surrogate
+            raise DefinitionErrors([self._unreadable(error.start)]) from None
         return tree
 
     def _check_bounds(self) -> None:
@@ -137,6 +138,9 @@ class _Builder:
         else:
             tree = self._mapping(mark)
         self.sizes[id(tree)] = self.nodes - start + 1
+        self.heights[id(tree)] = height = 1 + max((self.heights[id(child)] for child in _children(tree)), default=0)
+        if height > MAX_DEPTH + 1:
+            self._stop(event, f"nested deeper than {MAX_DEPTH} levels", "make it flatter")
         if anchor is not None:
             self.anchors[anchor] = tree
         return tree
@@ -195,7 +199,17 @@ class _Builder:
         self._problem(event, what, remedy)
         raise DefinitionErrors(self.problems)
 
+    def _unreadable(self, offset: int) -> Problem:
+        before = self.text[:offset]
+        line, column = before.count("\n") + 1, offset - before.rfind("\n")
+        what = f"unreadable text: the character {self.text[offset]!a}"
+        return Problem(self.filename, line, column, what, "save the file as UTF-8, without control characters")
+
     def _syntax(self, error: yaml.YAMLError) -> Problem:
+        if isinstance(error, yaml.reader.ReaderError):
+            # libyaml counts the bytes that it was given.
+            before = self.text.encode()[: error.position].decode(errors="ignore")
+            return self._unreadable(min(len(before), len(self.text) - 1))
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         what = str(getattr(error, "problem", None) or "unreadable text")
         context = getattr(error, "context", None)
@@ -209,6 +223,12 @@ class _Builder:
         else:
             remedy = "check the indentation and the quotes here"
         return Problem(self.filename, line, column, f"{context}, {what}" if context else what, remedy)
+
+
+def _children(tree: Tree) -> Iterable[Tree]:
+    if isinstance(tree, Leaf):
+        return ()
+    return tree.items.values() if isinstance(tree, Mapping) else tree.items
 
 
 def plain_value(tree: Tree) -> Any:

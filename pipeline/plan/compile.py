@@ -90,6 +90,9 @@ class _Compiler:
             self._say(f"the matrices open to more than {MAX_STAGES} stages", "make them smaller")
             raise DefinitionErrors(self.problems)
         names = {base: [_cell_name(base, cell) for cell in cells[base]] for base in self.pipeline.stages}
+        for base, all_of_it in names.items():
+            for name in sorted({name for name in all_of_it if all_of_it.count(name) > 1}):
+                self._say(f'the matrix of stage {base} gives "{name}" twice', "make its values differ as text")
         stages: list[PlannedStage] = []
         for base in in_order({name: stage.needs for name, stage in self.pipeline.stages.items()}):
             stage = self.pipeline.stages[base]
@@ -113,7 +116,8 @@ class _Compiler:
     ) -> PlannedStage:
         values = {**self.values, "matrix": cell}
         condition, skip = self._condition(stage, values)
-        spec = self._spec(base, stage, values)
+        # What does not run may hold values that make no sense here, such as a tag's name in a push of a branch.
+        spec = self._spec(base, stage, None if skip else values)
         deploy = stage.deploy
         return PlannedStage(
             name=name,
@@ -134,7 +138,8 @@ class _Compiler:
             skip=skip,
         )
 
-    def _spec(self, base: str, stage: StageDef, values: Mapping[str, Mapping[str, Value]]) -> StageSpec:
+    def _spec(self, base: str, stage: StageDef, values: Mapping[str, Mapping[str, Value]] | None) -> StageSpec:
+        """The stage's work with its values put in; with None for values, as it is written."""
         body = stage.body
         raw: dict[str, Any] = body.model_dump()
         if isinstance(body, (TestDef, RunDef, PushDef, DeployDef)) and body.image is None:
@@ -142,7 +147,10 @@ class _Compiler:
         if isinstance(body, DeployDef):
             del raw["approval"]
             raw["service"] = {**self.services[body.service].model_dump(), "name": body.service}
-        return _SPEC.validate_python({"kind": stage.kind, **_fill_all(raw, values)})
+        filled = raw if values is None else _fill_all(raw, values)
+        if isinstance(body, PushDef):
+            filled["tags"] = [tag for tag in filled["tags"] if tag]
+        return _SPEC.validate_python({"kind": stage.kind, **filled})
 
     def _condition(self, stage: StageDef, values: Mapping[str, Mapping[str, Value]]) -> tuple[Condition, str | None]:
         if stage.when is None:
@@ -151,7 +159,7 @@ class _Compiler:
             return Condition(stage.when), None
 
         def lookup(path: tuple[str, ...], offset: int) -> Value:
-            return _lookup(Reference(path, offset, offset), values)
+            return _value(Reference(path, offset, offset), values)
 
         holds = evaluate(parse_when(stage.when), lookup)
         return Condition.SUCCESS, None if holds else f"its condition is false: {stage.when}"
@@ -210,13 +218,18 @@ def git_values(event: Event) -> dict[str, Value]:
 
 
 def _lookup(reference: Reference, values: Mapping[str, Mapping[str, Value]]) -> Value:
-    space, *rest = reference.path
-    if space == "stages":
+    """The value to put into a text; of an output, which is known only later, the reference itself."""
+    if reference.path[0] == "stages":
         return str(reference)
+    value = _value(reference, values)
+    return escape(value) if isinstance(value, str) else value
+
+
+def _value(reference: Reference, values: Mapping[str, Mapping[str, Value]]) -> Value:
+    space, *rest = reference.path
     if space not in values or len(rest) != 1 or rest[0] not in values[space]:
         raise ExpressionError(f"{reference}: nothing is called that", "see pipelines.example.yaml")
-    value = values[space][rest[0]]
-    return escape(value) if isinstance(value, str) else value
+    return values[space][rest[0]]
 
 
 def _fill(text: str, values: Mapping[str, Mapping[str, Value]]) -> str:

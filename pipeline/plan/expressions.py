@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
+import operator
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,7 +108,7 @@ class _Token:
 
 
 Node = tuple[Any, ...]
-"""(value, v), (name, path, offset), (not, n), (and, a, b), (or, a, b), (op, a, b, offset), (list, …)."""
+"""(value, v), (name, path, offset), (not, n), (and, a, b, …), (or, a, b, …), (op, a, b, offset), (list, …)."""
 
 
 def parse_when(text: str) -> Node:
@@ -167,27 +169,30 @@ class _Parser:
         return node
 
     def either(self) -> Node:
-        node = self.both()
+        nodes = [self.both()]
         while self.take("or"):
-            node = ("or", node, self.both())
-        return node
+            nodes.append(self.both())
+        return nodes[0] if len(nodes) == 1 else ("or", *nodes)
 
     def both(self) -> Node:
-        node = self.inverted()
+        nodes = [self.inverted()]
         while self.take("and"):
-            node = ("and", node, self.inverted())
-        return node
+            nodes.append(self.inverted())
+        return nodes[0] if len(nodes) == 1 else ("and", *nodes)
 
     def inverted(self) -> Node:
-        self.depth += 1
-        if self.depth > MAX_NESTING:
-            raise ExpressionError("the condition is nested too deeply", "make it simpler", self.here.offset)
-        try:
+        with self.deeper():
             if self.take("not"):
                 return ("not", self.inverted())
             return self.compared()
-        finally:
-            self.depth -= 1
+
+    @contextmanager
+    def deeper(self) -> Iterator[None]:
+        self.depth += 1
+        if self.depth > MAX_NESTING:
+            raise ExpressionError("the condition is nested too deeply", "make it simpler", self.here.offset)
+        yield
+        self.depth -= 1
 
     def compared(self) -> Node:
         left = self.operand()
@@ -204,7 +209,8 @@ class _Parser:
         if self.take("["):
             items = []
             while not self.take("]"):
-                items.append(self.operand())
+                with self.deeper():
+                    items.append(self.operand())
                 if not self.take(",") and self.here.text != "]":
                     self.expect("]")
             return ("list", *items)
@@ -237,34 +243,38 @@ def evaluate(node: Node, lookup: Callable[[tuple[str, ...], int], Value]) -> Any
     if kind == "not":
         return not evaluate(node[1], lookup)
     if kind == "and":
-        return evaluate(node[1], lookup) and evaluate(node[2], lookup)
+        return all(evaluate(part, lookup) for part in node[1:])
     if kind == "or":
-        return evaluate(node[1], lookup) or evaluate(node[2], lookup)
+        return any(evaluate(part, lookup) for part in node[1:])
     return _compare(kind, evaluate(node[1], lookup), evaluate(node[2], lookup), node[3])
 
 
-def _compare(operator: str, left: Any, right: Any, offset: int) -> bool:
-    if operator == "in":
-        if isinstance(right, str):
+def _compare(sign: str, left: Any, right: Any, offset: int) -> bool:
+    if sign == "in":
+        if not isinstance(right, list):
             raise ExpressionError("in needs a list", 'write git.branch in ["main", "next"]', offset)
         return left in right
-    if operator == "matches":
-        return fnmatch.fnmatchcase(to_text(left), to_text(right))
     left, right = ("" if value is None else value for value in (left, right))
-    numbers = [isinstance(value, (int, float)) and not isinstance(value, bool) for value in (left, right)]
-    if numbers[0] != numbers[1] or isinstance(left, bool) != isinstance(right, bool):
+    if sign == "matches":
+        if isinstance(left, list) or not isinstance(right, str):
+            raise ExpressionError("matches needs a pattern", 'write git.branch matches "release-*"', offset)
+        return fnmatch.fnmatchcase(to_text(left), right)
+    if _type(left) != _type(right):
         remedy = "put quotes around both, or around none"
-        raise ExpressionError(f"{left!r} and {right!r} are of different types", remedy, offset)
-    if operator == "==":
-        return bool(left == right)
-    if operator == "!=":
-        return bool(left != right)
-    return bool(
-        left < right
-        if operator == "<"
-        else left <= right
-        if operator == "<="
-        else left > right
-        if operator == ">"
-        else left >= right
-    )
+        raise ExpressionError(f"{_told(left)} and {_told(right)} are of different types", remedy, offset)
+    if isinstance(left, list) and sign not in ("==", "!="):
+        raise ExpressionError("a list is neither smaller nor larger", "compare with == or in", offset)
+    return bool(_OPERATORS[sign](left, right))
+
+
+def _type(value: Any) -> type:
+    return float if type(value) is int else type(value)
+
+
+def _told(value: Any) -> str:
+    return "a list" if isinstance(value, list) else f'"{to_text(value)[:60]}"'
+
+
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip

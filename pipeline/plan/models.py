@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, StringConstraints
 
 from pipeline.services import Health, Lines, NamedService, Resources
 from pipeline.values import Duration, EnvName, Frozen, Labels
+
+
+def check_repository(text: str) -> str:
+    """The text, if it names a repository and its registry, without a tag. Raises ValueError."""
+    if "${" in text:
+        return text
+    host, slash, path = text.partition("/")
+    if not slash or not _HOST.fullmatch(host) or not ("." in host or ":" in host or host == "localhost"):
+        raise ValueError(f'"{text}" does not name a registry: write registry.example.com/{text.lstrip("/") or "web"}')
+    if not _PATH.fullmatch(path):
+        remedy = "put the tag under tags:" if ":" in path else "use lower case letters, digits, -, _, . and /"
+        raise ValueError(f'"{path}" is not a repository\'s name: {remedy}')
+    return text
+
+
+def check_tag(text: str) -> str:
+    """The text, if a registry takes it as a tag. Raises ValueError."""
+    if "${" in text or _TAG.fullmatch(text):
+        return text
+    raise ValueError(f'"{text}" is not a tag: use letters, digits, -, _ and ., at most 128')
+
+
+_HOST = re.compile(r"([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
+_PATH = re.compile(r"[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+Repository = Annotated[str, StringConstraints(max_length=255), AfterValidator(check_repository)]
+Tag = Annotated[str, AfterValidator(check_tag)]
 
 
 class Kind(StrEnum):
@@ -87,9 +115,9 @@ class PushSpec(Frozen):
 
     kind: Literal[Kind.PUSH] = Kind.PUSH
     image: str
-    to: str
+    to: Repository
     """Repository with its registry, without tag: `127.0.0.1:7750/web`."""
-    tags: tuple[str, ...] = ()
+    tags: tuple[Tag, ...] = ()
 
 
 class DeploySpec(Frozen):

@@ -2,44 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Callable, Iterable
 
 from pipeline.definition.models import Definition, PipelineDef
 from pipeline.triggers.event import Event
-
-
-@functools.lru_cache(maxsize=1024)
-def _pattern(glob: str) -> re.Pattern[str]:
-    """`*` and `?` stay within a part of the path, `**` goes over parts, `[a-z]` is a set."""
-    out: list[str] = []
-    position = 0
-    while position < len(glob):
-        rest = glob[position:]
-        if rest.startswith("**/"):
-            out.append("(?:[^/]*/)*")
-            position += 3
-        elif rest.startswith("**"):
-            out.append(".*")
-            while glob[position : position + 1] == "*":
-                position += 1
-        elif rest[0] == "*":
-            out.append("[^/]*")
-            position += 1
-        elif rest[0] == "?":
-            out.append("[^/]")
-            position += 1
-        elif rest[0] == "[" and (match := re.match(r"\[!?[^\]/\\\[]+\]", rest)):
-            out.append(match[0].replace("[!", "[^"))
-            position += len(match[0])
-        else:
-            out.append(re.escape(rest[0]))
-            position += 1
-    try:
-        return re.compile("".join(out), re.DOTALL)
-    except re.error:  # a set such as [z-a]
-        return re.compile(re.escape(glob))
+from pipeline.triggers.glob import glob
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
@@ -49,7 +16,7 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
         negative = pattern.startswith("!")
         if chosen is None:
             chosen = negative  # a list that begins by excluding includes all else
-        if _pattern(pattern.removeprefix("!")).fullmatch(name):
+        if glob(pattern.removeprefix("!")).fits(name):
             chosen = not negative
     return bool(chosen)
 
