@@ -15,11 +15,12 @@ from engine.api.detach import DetachKeys
 from engine.api.errors import NotModified
 from engine.api.frames import frame, media_type
 from engine.api.router import Routes
-from engine.containers import times
+from engine.containers import times, validation
 from engine.containers.hostconfig import HostConfig, Limits, RestartPolicy
 from engine.containers.lifecycle import WaitCondition
 from engine.containers.model import ContainerConfig, NetworkingConfig, from_json
-from engine.errors import Conflict, InvalidInput
+from engine.errors import Conflict, InvalidInput, NotFound
+from engine.images.descriptor import Platform
 
 routes = Routes()
 _CONDITIONS: dict[str, WaitCondition] = {
@@ -45,13 +46,28 @@ async def create(call: Call) -> web.StreamResponse:
     body = await call.json()
     host_config = body.pop("HostConfig", None)
     networking = body.pop("NetworkingConfig", None)
+    config = from_json(ContainerConfig, body)
+    if call.text("platform"):
+        await asyncio.to_thread(_check_platform, call, config.image)
     container = await call.rooms.containers.create(
         call.text("name") or None,
-        from_json(ContainerConfig, body),
+        config,
         from_json(HostConfig, host_config or {}),
         from_json(NetworkingConfig, networking or {}),
     )
-    return answer.json({"Id": container.id, "Warnings": []}, 201)
+    return answer.json({"Id": container.id, "Warnings": validation.warnings(container.host_config)}, 201)
+
+
+def _check_platform(call: Call, name: str) -> None:
+    """NotFound makes clients pull the image for the platform they want."""
+    wanted = Platform.parse(call.text("platform"))
+    image = call.rooms.images.get(name)
+    found = Platform(image.config.architecture, image.config.os, image.config.variant or None)
+    if not wanted.runs(found):
+        raise NotFound(
+            f"image with reference {name} was found but does not match the specified platform: "
+            f"wanted {wanted}, actual: {found}"
+        )
 
 
 @routes.add("GET", "/containers/{ref}/json")
@@ -99,7 +115,11 @@ async def restart(call: Call) -> web.StreamResponse:
 
 @routes.add("POST", "/containers/{ref}/kill")
 async def kill(call: Call) -> web.StreamResponse:
-    await call.rooms.containers.kill(call.params["ref"], call.text("signal") or "KILL")
+    ref = call.params["ref"]
+    try:
+        await call.rooms.containers.kill(ref, call.text("signal") or "KILL")
+    except (Conflict, InvalidInput, NotFound) as error:
+        raise type(error)(f"cannot kill container: {ref}: {error}") from None
     return answer.empty()
 
 
@@ -197,10 +217,12 @@ async def logs(call: Call) -> web.StreamResponse:
         stderr=stderr,
     )
     tty, timestamps = container.config.tty, call.flag("timestamps")
+    # What a log driver adds to a line comes before it; json-file adds nothing.
+    head = b" " if call.flag("details") else b""
     response = await answer.begin(call, media_type(tty=tty, version=call.version))
     async with aclosing(lines) as found:  # type: ignore[type-var]
         async for stream, at, data in found:
-            shown = f"{times.rfc3339(at)} ".encode() + data if timestamps else data
+            shown = head + (f"{times.rfc3339(at)} ".encode() if timestamps else b"") + data
             await response.write(shown if tty else frame(stream, shown))
     await response.write_eof()
     return response

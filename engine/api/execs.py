@@ -9,9 +9,9 @@ from engine.api.call import Call
 from engine.api.connection import Duplex, Taken
 from engine.api.converse import converse
 from engine.api.detach import DetachKeys
-from engine.api.frames import media_type
+from engine.api.frames import frame, media_type
 from engine.api.router import Routes
-from engine.errors import InvalidInput
+from engine.errors import InvalidInput, SystemFailure
 
 routes = Routes()
 
@@ -47,18 +47,28 @@ async def start(call: Call) -> web.StreamResponse:
     tty = bool(body.get("Tty"))
     size = body.get("ConsoleSize")
     described = containers.exec_inspect(known)
-    session = await containers.exec_start(
-        known,
-        detach=bool(body.get("Detach")),
-        tty=tty,
-        size=(int(size[0]), int(size[1])) if size else None,
-    )
+    detach = bool(body.get("Detach"))
+    try:
+        session = await containers.exec_start(
+            known, detach=detach, tty=tty, size=(int(size[0]), int(size[1])) if size else None
+        )
+    except (InvalidInput, SystemFailure) as error:
+        if detach:
+            raise
+        return await _say(call, f"{error}\r\n".encode(), tty=tty)
     if session is None:
         return answer.empty(200)
     duplex = Duplex.take(call.request, media_type(tty=tty, version=call.version))
     stdin = bool(described.get("OpenStdin"))
     keys = DetachKeys(described.get("DetachKeys") or "")
     await converse(duplex, session, tty=tty, stdin=stdin, keys=keys)
+    return Taken()
+
+
+async def _say(call: Call, words: bytes, *, tty: bool) -> web.StreamResponse:
+    """What could not be executed says so where its output would be: clients then ask for the exit code."""
+    duplex = Duplex.take(call.request, media_type(tty=tty, version=call.version))
+    await duplex.write(words if tty else frame("stdout", words))
     return Taken()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from engine.api.errors import NotImplementedHere
-from engine.errors import NotFound
+from engine.errors import NotFound, Unavailable
 
 if TYPE_CHECKING:
     from engine.api.call import Call
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Handler = Callable[["Call"], Awaitable[web.StreamResponse]]
 
 _PLACEHOLDER = re.compile(r"\{(\w+)(:path)?\}")
-_ELSEWHERE = frozenset({"swarm", "services", "tasks", "nodes", "secrets", "configs", "plugins", "session"})
+_SWARM = frozenset({"swarm", "services", "tasks", "nodes", "secrets", "configs"})
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,12 @@ class Routes:
             match = route.pattern.fullmatch(path)
             if match is not None:
                 return route, match.groupdict()
-        if start in _ELSEWHERE:
-            raise NotImplementedHere(f"this engine has no {start}: {method} {path}")
+        if start in _SWARM:
+            raise Unavailable("This node is not a swarm manager: this engine has no swarm mode")
+        if start == "plugins" and path.count("/") > 1:
+            raise NotFound(f'plugin "{path.split("/")[2]}" not found')
+        if start == "session":
+            raise NotImplementedHere("this engine has no BuildKit: set DOCKER_BUILDKIT=0")
         raise NotFound("page not found")
 
 

@@ -173,6 +173,11 @@ def _filesystem(path: str) -> str:
     return best[1]
 
 
+@routes.add("GET", "/plugins")
+async def plugins(call: Call) -> web.StreamResponse:
+    return answer.json([])
+
+
 @routes.add("POST", "/auth")
 async def login(call: Call) -> web.StreamResponse:
     body = await call.json()

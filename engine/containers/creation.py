@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from engine.containers import imagedefaults, mounts, names, sharing, times, validation
+from engine.containers import imagedefaults, links, mounts, names, sharing, times, validation
 from engine.containers.hostconfig import HostConfig, LogSettings, PortBinding
 from engine.containers.model import (
     Container,
@@ -34,19 +35,41 @@ def create(
     *,
     user_namespaces: bool,
 ) -> Container:
-    """Checks, decides, makes the volumes, the folders and the record. All or nothing."""
+    """Checks, decides, makes the volumes, the folders and the record. All or nothing.
+
+    Raises NotFound for the image only: clients then pull it, and ask again.
+    """
     image: Image = room.images.get(config.image)
+    try:
+        return _create(room, image, name, config, host_config, networking, user_namespaces=user_namespaces)
+    except NotFound as error:
+        raise InvalidInput(str(error)) from None
+
+
+def _create(
+    room: Room,
+    image: Image,
+    name: str | None,
+    config: ContainerConfig,
+    host_config: HostConfig,
+    networking: NetworkingConfig,
+    *,
+    user_namespaces: bool,
+) -> Container:
     config = imagedefaults.apply(config, image.config.config)
     host_config = msgspec.structs.replace(host_config)
     validation.check(config, host_config)
     sharing.check(host_config)
     if not host_config.log_config.type:
         host_config.log_config = LogSettings("json-file", host_config.log_config.config)
-    host_config.network_mode = host_config.network_mode or "default"
+    if host_config.network_mode in _DEFAULT_NETWORKS:
+        host_config.network_mode = "bridge"
     container_id = names.new_id()
     if not config.hostname:
         config.hostname = "" if host_config.uts_mode == "host" else container_id[:12]
+    links.check([*host_config.links, *_links(networking)], room.registry)
     points = mounts.plan(config, host_config, lambda ref: room.registry.get(ref).mounts)
+    _check_sources(points)
     endpoints = _endpoints(room, host_config, networking)
     argv = imagedefaults.argv(config)
     name = room.registry.free_name(name, container_id)
@@ -79,6 +102,17 @@ def create(
         raise
     room.tell(container, "create")
     return container
+
+
+def _links(networking: NetworkingConfig) -> list[str]:
+    return [link for endpoint in networking.endpoints_config.values() for link in endpoint.links]
+
+
+def _check_sources(points: list[MountPoint]) -> None:
+    """`--mount` makes no folders on the host."""
+    for point in points:
+        if point.type == "bind" and "create" not in point.options and not os.path.lexists(point.source):
+            raise InvalidInput(f'invalid mount config for type "bind": bind source path does not exist: {point.source}')
 
 
 def _shift(room: Room, host_config: HostConfig, *, enabled: bool) -> int:

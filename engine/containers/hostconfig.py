@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Struct, field
 
 
@@ -108,6 +110,7 @@ class Limits(Struct, rename="pascal", kw_only=True):
     cpuset_mems: str = ""
     devices: list[DeviceMapping] = []
     device_cgroup_rules: list[str] = []
+    device_requests: list[dict[str, Any]] = []
     memory_reservation: int = 0
     memory_swap: int = 0
     memory_swappiness: int | None = None

@@ -15,6 +15,8 @@ def apply(config: ContainerConfig, image: image_config.ContainerConfig) -> Conta
 
     An own entrypoint also drops the image's command. Raises InvalidInput when nothing is left to run.
     """
+    if config.working_dir and not config.working_dir.startswith("/"):
+        raise InvalidInput(f"the working directory {config.working_dir!r} is invalid, it needs to be an absolute path")
     merged = msgspec.structs.replace(config)
     merged.user = config.user or image.user
     merged.working_dir = config.working_dir or image.working_dir or "/"

@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from engine.containers import times
+from engine.containers import resources, security, times
 from engine.containers.model import Container, ContainerPaths, EndpointSettings, MountPoint, State, to_json
 
+_LEFT_OUT = (
+    *("Healthcheck", "Shell", "StopTimeout", "ArgsEscaped", "NetworkDisabled", "MacAddress", "StopSignal"),
+    "ExposedPorts",
+)
+_LEFT_OUT_OF_HOST = ("Annotations", "StorageOpt", "Sysctls", "Mounts", "Init", "Tmpfs")
+_NULL_IN_HOST = (
+    *("Binds", "VolumesFrom", "CapAdd", "CapDrop", "GroupAdd", "ExtraHosts", "Links", "SecurityOpt"),
+    *("DeviceCgroupRules", "DeviceRequests"),
+)
+"""What Go writes as null where it is empty, and what it leaves out: scripts look for both."""
+_SHM_SIZE = 64 << 20
 _SHOWN_MOUNT = ("Type", "Name", "Source", "Destination", "Driver", "Mode", "RW", "Propagation")
 
 
@@ -34,7 +45,7 @@ def inspect(
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": list(execs) or None,
-        "HostConfig": to_json(container.host_config),
+        "HostConfig": _host_config(container),
         "GraphDriver": {
             "Data": {
                 "LowerDir": ":".join(lower),
@@ -52,11 +63,40 @@ def inspect(
 
 def _config(container: Container) -> dict[str, Any]:
     shown: dict[str, Any] = to_json(container.config)
-    for name in ("Healthcheck", "Shell", "StopTimeout"):
-        if shown[name] is None:
+    for name in _LEFT_OUT:
+        if not shown[name]:
             del shown[name]
-    shown["Volumes"] = shown["Volumes"] or None
-    shown["OnBuild"] = shown["OnBuild"] or None
+    if "Healthcheck" in shown:
+        shown["Healthcheck"] = {name: value for name, value in shown["Healthcheck"].items() if value}
+    for name in ("Volumes", "OnBuild"):
+        shown[name] = shown[name] or None
+    return shown
+
+
+def _host_config(container: Container) -> dict[str, Any]:
+    """With what was decided in place of what was left open."""
+    asked = container.host_config
+    exposed = asked.privileged or "systempaths=unconfined" in asked.security_opt
+    shown: dict[str, Any] = to_json(asked)
+    for name in _LEFT_OUT_OF_HOST:
+        if not shown[name]:
+            del shown[name]
+    for name in _NULL_IN_HOST:
+        shown[name] = shown[name] or None
+    shown |= {
+        "Runtime": asked.runtime or "shipway",
+        "IpcMode": asked.ipc_mode or "private",
+        "CgroupnsMode": asked.cgroupns_mode or ("host" if asked.privileged else "private"),
+        "ShmSize": asked.shm_size or _SHM_SIZE,
+        "MemorySwap": resources.memory_and_swap(asked) or 0,
+        "MemorySwappiness": None if asked.memory_swappiness == -1 else asked.memory_swappiness,
+        "PidsLimit": asked.pids_limit or None,
+    }
+    if exposed:
+        shown["MaskedPaths"] = shown["ReadonlyPaths"] = None
+    else:
+        shown["MaskedPaths"] = security.MASKED if asked.masked_paths is None else asked.masked_paths
+        shown["ReadonlyPaths"] = security.READ_ONLY if asked.readonly_paths is None else asked.readonly_paths
     return shown
 
 
@@ -123,7 +163,8 @@ def endpoint(settings: EndpointSettings) -> dict[str, Any]:
 def summary(container: Container) -> dict[str, Any]:
     """One element of `GET /containers/json`."""
     config = container.config
-    command = " ".join([container.path, *container.args])
+    words = (f"'{argument}'" if " " in argument else argument for argument in container.args)
+    command = " ".join([container.path, *words])
     return {
         "Id": container.id,
         "Names": [f"/{container.name}"],

@@ -248,7 +248,12 @@ class Containers:
             if container.state.alive:
                 return False
             container.restart_count = live.restarts_in_a_row = 0
-            await self._start_locked(container)
+            try:
+                await self._start_locked(container)
+            except EngineError:
+                if container.host_config.auto_remove:
+                    self._spawn(self._remove_quietly(container))
+                raise
         return True
 
     async def _start_locked(self, container: Container) -> None:

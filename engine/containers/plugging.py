@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.containers import netfiles, validation
+from engine.containers import links, netfiles, validation
 from engine.containers.hostconfig import PortBinding
 from engine.containers.model import Container, EndpointSettings
 from engine.containers.room import Room
@@ -51,7 +51,7 @@ async def plug(room: Room, container: Container, netns: Path) -> None:
     if not plugged:
         await room.networks.loopback(netns)
     text = netfiles.hosts(
-        netfiles.extra_hosts(container.host_config.extra_hosts, gateway),
+        [*netfiles.extra_hosts(container.host_config.extra_hosts, gateway), *links.names(container, room.registry)],
         addresses,
         container.hostname,
         container.config.domainname,

@@ -21,7 +21,7 @@ async def remove(room: Room, container: Container, *, force: bool, volumes: bool
     if container.state.running and not force:
         what = "paused" if container.state.status == "paused" else "running"
         raise Conflict(
-            f"cannot remove container {container.name!r}: container is {what}: "
+            f'cannot remove container "/{container.name}": container is {what}: '
             "stop the container before removing or force remove"
         )
     if container.state.running:

@@ -83,7 +83,7 @@ async def kill(room: Room, container: Container, live: Live, signal: str) -> Non
         await stop(room, container, live, 0, None)
         return
     if not state.alive:
-        raise Conflict(f"cannot kill container: {container.id}: container {container.id} is not running")
+        raise Conflict(f"container {container.id} is not running")
     ends = number in (std_signal.SIGKILL, signals.number(container.config.stop_signal or "TERM"))
     if ends:
         container.stopped_by_user = True

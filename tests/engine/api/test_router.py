@@ -7,7 +7,7 @@ from engine.api import answer
 from engine.api.call import Call
 from engine.api.errors import NotImplementedHere
 from engine.api.router import Routes
-from engine.errors import NotFound
+from engine.errors import NotFound, Unavailable
 
 routes = Routes()
 
@@ -35,5 +35,9 @@ def test_names_of_images_have_slashes_and_names_of_containers_have_none() -> Non
 
 
 def test_what_this_engine_does_not_have() -> None:
-    with pytest.raises(NotImplementedHere, match="no swarm"):
+    with pytest.raises(Unavailable, match="not a swarm manager"):
         routes.find("GET", "/swarm")
+    with pytest.raises(NotImplementedHere, match="DOCKER_BUILDKIT=0"):
+        routes.find("POST", "/session")
+    with pytest.raises(NotFound, match='plugin "x" not found'):
+        routes.find("GET", "/plugins/x/json")
