@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from engine.errors import Forbidden, InvalidInput, NotFound, Unauthorized
 from engine.images import digest as digests
@@ -21,6 +22,7 @@ from engine.registry.client.transport import RegistryClient
 
 _MOST_SOURCES = 4
 """Repositories to ask a mount from: each one more widens what the token must allow."""
+_locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,10 @@ class _Push:
     async def _blob(self, blob: Descriptor, gate: asyncio.Semaphore, quiet: bool) -> None:
         say: Progress = silent if quiet else self._progress
         name = digests.short(blob.digest)
-        async with gate:
+        # Two pushes that bring a repository the same blob at once would both send it; and some registries then
+        # show the first one's link half-written.
+        lock = _locks.setdefault((self._remote.name, blob.digest), asyncio.Lock())
+        async with gate, lock:
             if await blobs.exists(self._remote, blob):
                 say(ProgressEvent(name, "Layer already exists"))
                 return
