@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 from typing import Any
 
@@ -72,9 +73,15 @@ def masks(sets: dict[str, Any]) -> dict[str, int]:
 
 
 def drop_bounding(keep: int) -> None:
+    """Also of what this host can't give: a new user namespace begins with all there are."""
     for bit in range(len(NAMES)):
-        if own_bounding() >> bit & 1 and not keep >> bit & 1:
-            libc.prctl(libc.PR_CAPBSET_DROP, bit)
+        if not keep >> bit & 1:
+            try:
+                libc.prctl(libc.PR_CAPBSET_DROP, bit)
+            except OSError as error:
+                # An older kernel does not know the last ones.
+                if error.errno != errno.EINVAL:
+                    raise
 
 
 def apply(sets: dict[str, int]) -> None:
