@@ -115,4 +115,5 @@ def _nodes(source: Path, target: str) -> Iterator[LinuxDevice]:
         file_mode=stat.S_IMODE(status.st_mode),
         uid=status.st_uid,
         gid=status.st_gid,
+        source=str(source),
     )

@@ -326,6 +326,11 @@ class Executions:
     @staticmethod
     def _refusal(execution: Execution, error: ExecFailed) -> Exception:
         command = execution.cmd[0]
+        if error.stage == "working directory":
+            return InvalidInput(
+                "OCI runtime exec failed: exec failed: unable to start container process: "
+                f'chdir to cwd ("{execution.working_dir}"): {error}'
+            )
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             reason = "no such file or directory" if "/" in command else "executable file not found in $PATH"
         elif error.errno in (errno.EACCES, errno.EPERM):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import msgspec
+
 from engine.containers import devices, mounts, netfiles, resources, security, signals
 from engine.containers.hostconfig import HostConfig, RestartPolicy
 from engine.containers.model import ContainerConfig, HealthConfig
@@ -74,7 +76,11 @@ def _not_here(host_config: HostConfig) -> None:
         raise InvalidInput("--storage-opt is not supported: the engine's overlay has no quota")
     for request in host_config.device_requests:
         driver, wanted = request.get("Driver") or "", request.get("Capabilities")
-        raise InvalidInput(f'could not select device driver "{driver}" with capabilities: {wanted}')
+        raise InvalidInput(f'could not select device driver "{driver}" with capabilities: {_shown(wanted)}')
+
+
+def _shown(value: object) -> str:
+    return msgspec.json.encode(value).decode().replace('"', "")
 
 
 def warnings(host_config: HostConfig) -> list[str]:

@@ -85,6 +85,8 @@ class LinuxNamespace(_Struct):
 
 
 class LinuxDevice(_Struct):
+    """`source` is not of the standard: the host's own node, to be shown where none can be made."""
+
     path: str
     type: str
     major: int
@@ -92,6 +94,7 @@ class LinuxDevice(_Struct):
     file_mode: int | None = None
     uid: int | None = None
     gid: int | None = None
+    source: str | None = None
 
 
 class LinuxDeviceCgroup(_Struct):

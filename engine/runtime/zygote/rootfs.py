@@ -263,7 +263,7 @@ def _device(root: int, device: dict[str, Any]) -> None:
         # In a user namespace nobody makes device nodes: show the host's own.
         os.close(fd)
         fd = _mount_point(root, device["path"], False)
-        libc.mount(device["path"], f"/proc/self/fd/{fd}", None, libc.MS_BIND)
+        libc.mount(device.get("source") or device["path"], f"/proc/self/fd/{fd}", None, libc.MS_BIND)
     finally:
         os.close(fd)
 

@@ -140,7 +140,8 @@ HOSTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("oom score", {"OomScoreAdj": 500}, {"process.oomScoreAdj": 500}),
     ("a device", {"Devices": [{"PathOnHost": "/dev/null", "PathInContainer": "/dev/nil", "CgroupPermissions": "r"}]}, {
         "linux.devices": [
-            {"path": "/dev/nil", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666, "uid": 0, "gid": 0}
+            {"path": "/dev/nil", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666, "uid": 0, "gid": 0,
+             "source": "/dev/null"}
         ],
         "linux.resources.devices+": [{"allow": True, "type": "c", "major": 1, "minor": 3, "access": "r"}],
     }),
