@@ -56,7 +56,7 @@ def explain(model: type[BaseModel], problem: Mapping[str, Any]) -> tuple[str, st
     if kind in _BOUNDS:
         what, remedy = _BOUNDS[kind]
         subject = "this" if given in ("", (), [], {}) else shown(given)
-        return f"{subject} {what}", remedy.format(**context)
+        return f"{subject} {what}", remedy.format(**{key: _number(bound) for key, bound in context.items()})
     what, remedy = _TYPES.get(kind, (message.replace("Input", "it"), ""))
     return f"{shown(given)}: {what}", remedy
 
@@ -66,7 +66,11 @@ def shown(value: Any) -> str:
         return "a mapping"
     if isinstance(value, (list, tuple)):
         return "a list"
-    return "nothing" if value is None else f'"{str(value)[:60]}"'
+    return "nothing" if value is None else f'"{str(_number(value))[:60]}"'
+
+
+def _number(value: Any) -> Any:
+    return f"{value:g}" if isinstance(value, float) else value
 
 
 def _other_key(model: type[BaseModel], loc: Loc) -> str:
@@ -96,8 +100,10 @@ def _keys_of(model: type[BaseModel], loc: Loc) -> list[str]:
             node = node.get("items", {})
         elif str(part) in node.get("properties", {}):
             node = node["properties"][str(part)]
-        elif isinstance(node.get("additionalProperties"), dict):
-            node = node["additionalProperties"]
+        else:
+            # A mapping of names: what follows the name is the same for all.
+            named = [*node.get("patternProperties", {}).values(), node.get("additionalProperties")]
+            node = named[0] if isinstance(named[0], dict) else {}
     return list(_resolve(schema, node).get("properties", {}))
 
 

@@ -85,7 +85,7 @@ class _Reader:
         if not stages and isinstance(tree.items.get("stages"), (Mapping, NoneType)):
             self.say(path, f'the pipeline "{name}" has no stages', _STAGES, key=True)
         rest = {key: plain_value(value) for key, value in tree.items.items() if key != "stages"}
-        good = {key: value for key, value in stages.items() if value is not None}
+        good = {key: value for key, value in stages.items() if value is not None and _is_name(key, stage=True)}
         # The stages were checked one by one: a stand-in keeps the rest checkable without them.
         stand_in = good or {"stand-in": StageDef(build=BuildDef())}
         pipeline = self._validate(PipelineDef, path, rest | {"stages": stand_in})
@@ -135,7 +135,8 @@ class _Reader:
                     continue  # an empty value was told already
                 what, remedy = explain(model, problem)
                 at = (*path, *_clean(problem["loc"], self.tree, path))
-                self.say(at, what, remedy, key=problem["type"] in ("extra_forbidden", "missing"))
+                at_key = problem["type"] in ("extra_forbidden", "missing") or problem["loc"][-1:] == ("[key]",)
+                self.say(at, what, remedy, key=at_key)
             return None
 
     def say(self, path: Path, what: str, remedy: str = "", *, key: bool = False) -> None:

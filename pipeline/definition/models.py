@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
@@ -42,8 +41,12 @@ def typed_scalar(value: Any) -> Any:
             number = kind(value)
         except ValueError:
             continue
-        return number if str(number) == value and math.isfinite(number) else str(value)
+        return number if str(number) == value and -_LARGEST <= number <= _LARGEST else str(value)
     return str(value)
+
+
+_LARGEST = 2**53
+"""What every reader of JSON keeps exactly. Larger ones, infinity and nan stay text."""
 
 
 def _short(value: Scalar) -> Scalar:

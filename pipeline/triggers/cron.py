@@ -68,7 +68,7 @@ def parse(text: str) -> Schedule:
     """Raises ValueError."""
     fields = text.lower().split()
     if len(fields) != len(_FIELDS):
-        raise ValueError(f'"{text}" has {len(fields)} fields: write minute hour day month weekday, as 0 3 * * *')
+        raise ValueError(f'"{text}" is not five fields: write minute hour day month weekday, as 0 3 * * *')
     minutes, hours, days, months, weekdays = (
         frozenset().union(*(_values(item, *field) for item in value.split(",")))
         for value, field in zip(fields, _FIELDS, strict=True)
@@ -88,7 +88,7 @@ def _values(item: str, name: str, low: int, high: int) -> frozenset[int]:
         step = int(match[3] or 1)
         if first is not None and last is not None and step and low <= first <= last <= high:
             return frozenset(range(first, last + 1, step))
-    raise ValueError(f'"{item}" is not a {name}: use {low} to {high}, *, a-b, */n')
+    raise ValueError(f'"{item}" does not fit as {name}: use {low} to {high}, *, a-b, */n')
 
 
 def _number(text: str, name: str) -> int | None:
