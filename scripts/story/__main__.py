@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import docker
+import requests
 from docker.errors import APIError, DockerException, ImageNotFound
 
 from scripts.baseimages import BUSYBOX, busybox_root
@@ -39,17 +40,17 @@ def main(leave: bool, server_port: int, registry_port: int, metrics_port: int, p
     narrator = Narrator()
     failed = None
     try:
-        _tell(narrator, system, repository)
-        if not leave:
-            _stay(system, ports)
-    except KeyboardInterrupt:
-        print("\nstopping", flush=True)
-    except (StoryFailedError, RuntimeError, DockerException) as error:
+        try:
+            _tell(narrator, system, repository)
+            if not leave:
+                _stay(system, ports)
+        except KeyboardInterrupt:
+            print("\nstopping", flush=True)
+        finally:
+            # Also when nobody reads the story to its end (`| head`).
+            system.stop()
+    except (StoryFailedError, RuntimeError, DockerException, requests.RequestException) as error:
         failed = str(error)
-    try:
-        system.stop()
-    except StoryFailedError as error:
-        failed = failed or str(error)
     if failed:
         print(f"\nThe story broke at {narrator.clock:.2f} s: {failed}", file=sys.stderr)
         print(f"The logs are in {system.data / 'logs'}", file=sys.stderr)
@@ -129,8 +130,8 @@ def _push(narrator: Narrator, system: System, repository: Repository, message: s
         took = stage["duration"]
         narrator.say(f"{stage['name']:<12} {stage['state']:<9}" + (f" in {took:.2f} s" if took is not None else ""))
         if stage["state"] == "failed":
-            narrator.quote(system.command("logs", f"{run}/{stage['name']}", "--tail", "6").stdout)
-            narrator.quote(stage["reason"])
+            said = system.command("logs", f"{run}/{stage['name']}", "--tail", "6").stdout
+            narrator.quote(said if stage["reason"] in said else f"{said}{stage['reason']}")
     return str(system.get(f"/runs/{run}")["state"])
 
 
