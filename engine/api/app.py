@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from importlib.metadata import version as package_version
 from typing import cast
@@ -16,8 +17,10 @@ from engine.api import (
     build,
     containers,
     errors,
+    events,
     execs,
     images,
+    info,
     metrics,
     negotiate,
     networks,
@@ -31,6 +34,8 @@ from engine.api.router import Route, Routes
 
 _log = logging.getLogger(__name__)
 _READ_BUFFER = 1 << 20
+_SWALLOWED = 256 << 10
+_SWALLOW_SECONDS = 0.5
 
 
 class Api:
@@ -39,7 +44,7 @@ class Api:
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
         self._routes = Routes()
-        for module in (system, containers, execs, archive, images, build, networks, volumes, metrics):
+        for module in (system, info, events, containers, execs, archive, images, build, networks, volumes, metrics):
             self._routes.include(module.routes)
         self._headers = {
             "Api-Version": negotiate.text(negotiate.NEWEST),
@@ -79,6 +84,7 @@ class Api:
                     request.transport.close()
                 return Taken()
             response = self._failure(error)
+            await _swallow(request)
         if not response.prepared:
             response.headers.update(self._headers)
         return response
@@ -108,3 +114,12 @@ class Api:
             return answer.empty(304)
         body = msgspec.json.encode({"message": errors.message_of(error)}) + b"\n"
         return web.Response(body=body, status=status, content_type="application/json")
+
+
+async def _swallow(request: web.BaseRequest) -> None:
+    """Take what is left of a small body: a client told of an error while it sends may see but a broken pipe."""
+    left = _SWALLOWED
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(_SWALLOW_SECONDS):
+            while left > 0 and (chunk := await request.content.readany()):
+                left -= len(chunk)

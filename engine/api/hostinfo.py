@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import os
 import platform
+import uuid
 from functools import lru_cache
 from pathlib import Path
 
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+
+
+def engine_id(instance: str) -> str:
+    """What tells this engine from all others, whatever machine it was copied to."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{_machine_id()}/{instance}"))
+
+
+def _machine_id() -> str:
+    try:
+        return Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        return platform.node()
 
 
 def architecture() -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, BinaryIO, cast
 
 from aiohttp import web
 
-from engine.api import answer, filters, progress
+from engine.api import answer, filters, imagejson, progress
 from engine.api.call import Call
 from engine.api.credentials import auth_from
 from engine.api.errors import NotImplementedHere
@@ -19,7 +19,6 @@ from engine.errors import InvalidInput, NotFound
 from engine.images.archive.load import load
 from engine.images.archive.plain import import_tar
 from engine.images.archive.save import save
-from engine.images.config import container_config_json
 from engine.images.descriptor import Platform
 from engine.images.image import Deleted, Image
 from engine.images.reference import Reference
@@ -27,48 +26,6 @@ from engine.registry.client import pull, push
 
 routes = Routes()
 _FILTERS = frozenset({"reference", "dangling", "label", "label!", "before", "since", "until"})
-
-
-def summary(image: Image) -> dict[str, Any]:
-    """One element of Docker's image list."""
-    return {
-        "Containers": -1,
-        "Created": times.parse_rfc3339(image.created) // 1_000_000_000,
-        "Id": image.id,
-        "Labels": image.config.config.labels or None,
-        "ParentId": image.parent or "",
-        "RepoDigests": list(image.digests),
-        "RepoTags": list(image.tags),
-        "SharedSize": -1,
-        "Size": image.size,
-    }
-
-
-def described(image: Image, version: tuple[int, int]) -> dict[str, Any]:
-    """Docker's image JSON."""
-    config = image.config
-    shown: dict[str, Any] = {
-        "Id": image.id,
-        "RepoTags": list(image.tags),
-        "RepoDigests": list(image.digests),
-        "Parent": image.parent or "",
-        "Comment": image.comment,
-        "Created": image.created,
-        "DockerVersion": "",
-        "Author": config.author,
-        "Config": container_config_json(config.config),
-        "Architecture": config.architecture,
-        "Os": config.os,
-        "Size": image.size,
-        "GraphDriver": {"Name": "overlay2", "Data": None},
-        "RootFS": {"Type": "layers", "Layers": list(config.rootfs.diff_ids)},
-        "Metadata": {"LastTagTime": times.ZERO},
-    }
-    if config.variant:
-        shown["Variant"] = config.variant
-    if version < (1, 44):
-        shown["VirtualSize"] = image.size
-    return shown
 
 
 def _reference(repository: str, tag: str) -> Reference:
@@ -85,7 +42,14 @@ async def list_(call: Call) -> web.StreamResponse:
     wanted = call.filters()
     filters.check(wanted, _FILTERS)
     found = await asyncio.to_thread(partial(call.rooms.images.list, all=call.flag("all")))
-    return answer.json([summary(image) for image in found if _fits(image, wanted, call)])
+    patterns = wanted.get("reference")
+    return answer.json(
+        [
+            imagejson.summary(image, _called(image, patterns) if patterns else None)
+            for image in found
+            if _fits(image, wanted, call)
+        ]
+    )
 
 
 def _fits(image: Image, wanted: dict[str, list[str]], call: Call) -> bool:
@@ -99,20 +63,21 @@ def _fits(image: Image, wanted: dict[str, list[str]], call: Call) -> bool:
         filters.labels_match(image.config.config.labels, wanted.get("label", []))
         and not any(filters.labels_match(image.config.config.labels, [label]) for label in wanted.get("label!", []))
         and filters.any_of(wanted.get("dangling"), lambda value: (value in {"1", "true"}) == (not image.tags))
-        and filters.any_of(wanted.get("reference"), lambda pattern: _is_called(image, pattern))
+        and ("reference" not in wanted or bool(_called(image, wanted["reference"])))
         and all(is_newer(name) for name in wanted.get("since", []))
         and all(is_older(name) for name in wanted.get("before", []))
         and all(times.parse_rfc3339(image.created) < times.parse_since(until) for until in wanted.get("until", []))
     )
 
 
-def _is_called(image: Image, pattern: str) -> bool:
-    """Whether one of the image's names fits a shell pattern: the whole of it, or all but the tag."""
+def _called(image: Image, patterns: Sequence[str]) -> list[str]:
+    """Those of the image's names that fit one of the shell patterns: the whole of it, or all but the tag."""
+    found = []
     for name in (*image.tags, *image.digests):
         repository = name.partition("@")[0] if "@" in name else name.rpartition(":")[0]
-        if filters.path_match(pattern, name) or filters.path_match(pattern, repository):
-            return True
-    return False
+        if any(filters.path_match(pattern, form) for pattern in patterns for form in (name, repository)):
+            found.append(name)
+    return found
 
 
 @routes.add("POST", "/images/create", streaming=True)
@@ -176,8 +141,13 @@ async def push_(call: Call) -> web.StreamResponse:
 
 @routes.add("GET", "/images/{name:path}/json")
 async def inspect(call: Call) -> web.StreamResponse:
-    image = await asyncio.to_thread(call.rooms.images.get, call.params["name"])
-    return answer.json(described(image, call.version))
+    def look() -> dict[str, Any]:
+        store = call.rooms.images
+        image = store.get(call.params["name"])
+        folders = [str(store.layer_folder(chain)) for chain in reversed(image.config.chain_ids)]
+        return imagejson.described(image, call.version, folders)
+
+    return answer.json(await asyncio.to_thread(look))
 
 
 @routes.add("GET", "/images/{name:path}/history")

@@ -53,6 +53,7 @@ async def commit(
                 changes=changes,
                 author=author,
                 comment=comment,
+                created_by=" ".join(container.config.cmd or []),
                 id_shift=container.id_shift,
                 ref=name,
             )

@@ -53,6 +53,11 @@ class EventBus:
         self._past: deque[Event] = deque(maxlen=_REMEMBERED)
         self._listeners: set[asyncio.Queue[Event | None]] = set()
 
+    @property
+    def listeners(self) -> int:
+        """How many are subscribed now."""
+        return len(self._listeners)
+
     def publish(
         self, kind: str, action: str, actor: str, attributes: Mapping[str, str] | None = None, *, at: int = 0
     ) -> Event:
@@ -60,11 +65,10 @@ class EventBus:
         event = Event(kind, action, actor, dict(attributes or {}), at or times.now())
         self._past.append(event)
         for queue in list(self._listeners):
-            try:
+            if queue.qsize() < _UNREAD:
                 queue.put_nowait(event)
-            except asyncio.QueueFull:
+            else:
                 self._listeners.discard(queue)
-                queue.get_nowait()
                 queue.put_nowait(None)
         return event
 
@@ -76,7 +80,7 @@ class EventBus:
 
         Ends at `until` (0: never). Wrap it in `contextlib.aclosing` where the loop may be left early.
         """
-        queue: asyncio.Queue[Event | None] = asyncio.Queue(_UNREAD)
+        queue: asyncio.Queue[Event | None] = asyncio.Queue()
         backlog = self.past(since, until) if since else []
         self._listeners.add(queue)
         try:
