@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.containers.layered import Layered
+from engine.containers.layered import Layered, is_opaque
 
 CHANGED, ADDED, DELETED = 0, 1, 2
 _OURS = frozenset(("/etc/hosts", "/etc/hostname", "/etc/resolv.conf"))
@@ -46,6 +46,9 @@ def _walk(folder: Path, inside: str, below: Layered, found: dict[str, int]) -> N
             continue
         before = len(found)
         _walk(Path(entry.path), path, below, found)
+        if old is not None and is_opaque(entry.path):
+            gone = below.names(path) - set(os.listdir(entry.path))
+            found.update({f"{path}/{name}": DELETED for name in gone})
         if old is None:
             found[path] = ADDED
         elif len(found) > before or old.st_mode != status.st_mode:

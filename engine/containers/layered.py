@@ -55,6 +55,40 @@ class Layered:
         finally:
             os.close(found)
 
+    def names(self, path: str) -> set[str]:
+        """What is in the folder at `path`, which is reached without links."""
+        found: set[str] = set()
+        hidden: set[str] = set()
+        for layer in self._layers:
+            fd = self._open(layer, path.lstrip("/"))
+            if fd is None:
+                continue
+            try:
+                if not stat.S_ISDIR(os.fstat(fd).st_mode):
+                    break
+                whiteouts, here = self._listed(fd)
+                found |= here - hidden
+                hidden |= whiteouts
+                if is_opaque(f"/proc/self/fd/{fd}/."):
+                    break
+            finally:
+                os.close(fd)
+        return found
+
+    @staticmethod
+    def _listed(fd: int) -> tuple[set[str], set[str]]:
+        """(names that hide what is below, names of what is there)."""
+        whiteouts: set[str] = set()
+        here: set[str] = set()
+        with os.scandir(f"/proc/self/fd/{fd}") as entries:
+            for entry in entries:
+                try:
+                    whiteout = _is_whiteout(entry.stat(follow_symlinks=False))
+                except FileNotFoundError:
+                    continue
+                (whiteouts if whiteout else here).add(entry.name)
+        return whiteouts, here
+
     def _find(self, path: str, *, follow: bool = True) -> int | None:
         """An O_PATH descriptor."""
         todo = [part for part in path.split("/") if part not in ("", ".")]
@@ -101,14 +135,14 @@ class Layered:
             if fd is None:
                 continue
             status = os.fstat(fd)
-            whiteout = stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+            whiteout = _is_whiteout(status)
             folder = stat.S_ISDIR(status.st_mode)
             if whiteout or (top is not None and not folder):
                 os.close(fd)
                 break
             if folder:
                 visible.append(layer)
-            opaque = folder and self._opaque(fd)
+            opaque = folder and is_opaque(f"/proc/self/fd/{fd}/.")
             if top is None:
                 top = fd
                 if not folder:
@@ -134,12 +168,17 @@ class Layered:
         finally:
             os.close(root)
 
-    @staticmethod
-    def _opaque(fd: int) -> bool:
-        for name in _OPAQUE:
-            try:
-                if os.getxattr(f"/proc/self/fd/{fd}", name) == b"y":
-                    return True
-            except OSError:
-                continue
-        return False
+
+def is_opaque(path: str) -> bool:
+    """Whether a folder of a layer hides all that is below it."""
+    for name in _OPAQUE:
+        try:
+            if os.getxattr(path, name, follow_symlinks=False) == b"y":
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _is_whiteout(status: os.stat_result) -> bool:
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0

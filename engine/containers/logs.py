@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,9 +17,10 @@ import msgspec
 from engine.containers import times
 from engine.containers.inotify import Watch
 from engine.containers.session import Stream
+from engine.errors import InvalidInput
 
 _CHUNK = 1 << 18
-_YIELD_EVERY = 256
+_LINES_AT_ONCE, _BYTES_AT_ONCE = 1024, 1 << 20
 _LONGEST_LINE = 64 << 20
 
 
@@ -57,72 +60,151 @@ async def read(
     With `follow` it goes on until `ended()` says that nothing more will be written and all has been read.
     """
     watch = Watch(path.parent) if follow else None
-    file: IO[bytes] | None = None
+    log = _Log(path, selection)
     try:
-        older, file = await asyncio.to_thread(_open_all, path)
-        for count, entry in enumerate(_selected(older, file, selection), 1):
-            if selection.until and entry[1] > selection.until:
+        await asyncio.to_thread(log.begin)
+        while True:
+            # Asked before the last look: what was written until then is seen by it.
+            finished = ended()
+            while (entries := await asyncio.to_thread(log.some)) is not None:
+                for entry in entries:
+                    if selection.until and entry[1] > selection.until:
+                        return
+                    yield entry
+            if watch is None or finished:
                 return
-            yield entry
-            if count % _YIELD_EVERY == 0:
-                # A log may be large; others want the loop as well.
-                await asyncio.sleep(0)
-        if watch is None:
-            return
-        async for entry in _follow(path, file, watch, selection, ended):
-            if selection.until and entry[1] > selection.until:
+            await watch.changed(until=selection.until)
+            if selection.until and times.now() > selection.until:
                 return
-            yield entry
     finally:
         if watch is not None:
             watch.close()
-        if file is not None:
-            file.close()
+        log.close()
 
 
-def _open_all(path: Path) -> tuple[list[Path], IO[bytes] | None]:
-    """The rotated files, the oldest first, and the current one. A rotation in between is noticed."""
+class _Log:
+    """The chosen lines of one log's files, in the order they were written, whatever is rotated meanwhile. Blocking."""
+
+    def __init__(self, path: Path, selection: Selection) -> None:
+        self._path = path
+        self._selection = selection
+        self._file: IO[bytes] | None = None
+        self._ready: list[Entry] = []
+
+    def begin(self) -> None:
+        """Goes to the first line of the selection."""
+        tail = self._selection.tail
+        if tail is None:
+            self._file = _oldest(self._path)
+            return
+        self._file = _opened(self._path)
+        if self._file is None:
+            return
+        if tail == 0:
+            self._file.seek(0, os.SEEK_END)
+            _to_line_start(self._file)
+            return
+        start = _tail_start(self._file, self._selection)
+        if start is None:
+            self._file.close()
+            self._file = _oldest(self._path)
+        else:
+            self._file.seek(start)
+        self._ready = list(_last(filter(self._selection.takes, self._lines()), tail))
+
+    def some(self) -> list[Entry] | None:
+        """A few of the next lines; None when there are no more for now."""
+        if self._ready:
+            ready, self._ready = self._ready, []
+            return ready
+        seen, size, chosen = 0, 0, []
+        for entry in itertools.islice(self._lines(), _LINES_AT_ONCE):
+            seen += 1
+            if self._selection.takes(entry):
+                chosen.append(entry)
+                size += len(entry[2])
+                if size > _BYTES_AT_ONCE:
+                    break
+        return chosen if seen else None
+
+    def _lines(self) -> Iterator[Entry]:
+        while True:
+            if self._file is None:
+                self._file = _oldest(self._path)
+                if self._file is None:
+                    return
+            yield from _complete_lines(self._file)
+            following = _following(self._path, self._file)
+            if following is None:
+                return
+            # Whatever was still written to it before it was rotated.
+            yield from _complete_lines(self._file)
+            self._file.close()
+            self._file = following
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _files(path: Path) -> list[tuple[Path, int]]:
+    """The log's files and their inodes, the newest first: looked at until two looks agree, for a rotation moves every
+    name by one."""
     while True:
+        found = _look(path)
+        if found is not None and found == _look(path):
+            return found
+
+
+def _look(path: Path) -> list[tuple[Path, int]] | None:
+    prefix = f"{path.name}."
+    numbers = [int(name[len(prefix) :]) for name in os.listdir(path.parent) if _is_number(name, prefix)]
+    names = [path, *(path.with_name(f"{prefix}{number}") for number in sorted(numbers))]
+    found = []
+    for name in names:
         try:
-            current: IO[bytes] | None = path.open("rb")
+            found.append((name, os.stat(name).st_ino))
         except FileNotFoundError:
-            current = None
-        older = []
-        number = 1
-        while (rotated := path.with_name(f"{path.name}.{number}")).exists():
-            older.append(rotated)
-            number += 1
-        if current is None or _same(current, path):
-            return older[::-1], current
-        current.close()
+            if name != path:
+                return None
+    return found
 
 
-def _same(file: IO[bytes], path: Path) -> bool:
+def _is_number(name: str, prefix: str) -> bool:
+    rest = name.removeprefix(prefix)
+    return rest != name and rest.isascii() and rest.isdigit()
+
+
+def _opened(path: Path, inode: int | None = None) -> IO[bytes] | None:
+    """None where there is no such file, or another than was seen."""
     try:
-        there = os.stat(path)
+        file = path.open("rb")
     except FileNotFoundError:
-        return False
-    here = os.fstat(file.fileno())
-    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+        return None
+    if inode in (None, os.fstat(file.fileno()).st_ino):
+        return file
+    file.close()
+    return None
 
 
-def _selected(older: list[Path], current: IO[bytes] | None, selection: Selection) -> Iterator[Entry]:
-    if selection.tail == 0:
-        if current is not None:
-            current.seek(0, os.SEEK_END)
-            _to_line_start(current)
-        return
-    entries = _entries(older, current)
-    chosen = (entry for entry in entries if selection.takes(entry))
-    if selection.tail is None:
-        yield from chosen
-    else:
-        if not selection.since:
-            start = _tail_start(current, selection)
-            if start is not None and current is not None:
-                current.seek(start)
-                older.clear()
-        yield from _last(chosen, selection.tail)
+def _oldest(path: Path) -> IO[bytes] | None:
+    while files := _files(path):
+        if (file := _opened(*files[-1])) is not None:
+            return file
+    return None
+
+
+def _following(path: Path, file: IO[bytes]) -> IO[bytes] | None:
+    """The file that was begun when `file` was full; None while that is the newest."""
+    here = os.fstat(file.fileno()).st_ino
+    while True:
+        files = _files(path)
+        # One that is no longer among them has been dropped: all there are came after it.
+        at = next((number for number, (_, inode) in enumerate(files) if inode == here), len(files))
+        if at == 0:
+            return None
+        if (found := _opened(*files[at - 1])) is not None:
+            return found
 
 
 def _last(entries: Iterator[Entry], count: int) -> Iterator[Entry]:
@@ -142,12 +224,12 @@ def _last(entries: Iterator[Entry], count: int) -> Iterator[Entry]:
         yield from line
 
 
-def _tail_start(file: IO[bytes] | None, selection: Selection) -> int | None:
+def _tail_start(file: IO[bytes], selection: Selection) -> int | None:
     """Where to begin in the current file so that enough lines follow; None where it has too few.
 
     Only where both streams are wanted: otherwise the lines found might be of the wrong one.
     """
-    if file is None or selection.tail is None or not (selection.stdout and selection.stderr):
+    if selection.tail is None or selection.since or not (selection.stdout and selection.stderr):
         return None
     end = file.seek(0, os.SEEK_END)
     # Pieces of long lines count as lines of the file, so take what surely is enough for ordinary logs.
@@ -162,7 +244,6 @@ def _tail_start(file: IO[bytes] | None, selection: Selection) -> int | None:
             cut = data.find(b"\n")
             if cut >= 0:
                 return position + cut + 1
-    file.seek(0)
     return None
 
 
@@ -174,19 +255,6 @@ def _to_line_start(file: IO[bytes]) -> None:
     data = file.read(size)
     cut = data.rfind(b"\n")
     file.seek(end - size + cut + 1)
-
-
-def _entries(older: list[Path], current: IO[bytes] | None) -> Iterator[Entry]:
-    for path in list(older):
-        if path not in older:
-            continue
-        try:
-            with path.open("rb") as file:
-                yield from _complete_lines(file)
-        except FileNotFoundError:
-            continue
-    if current is not None:
-        yield from _complete_lines(current)
 
 
 def _complete_lines(file: IO[bytes]) -> Iterator[Entry]:
@@ -210,39 +278,14 @@ def parse(line: bytes) -> Entry | None:
     try:
         decoded = _decoder.decode(line)
     except msgspec.DecodeError:
-        return None
+        # msgspec takes no lone surrogates, Python's own decoder does.
+        try:
+            decoded = msgspec.convert(json.loads(line), _Line)
+        except (ValueError, RecursionError, msgspec.ValidationError):
+            return None
     try:
         at = times.parse_rfc3339(decoded.time)
-    except ValueError:
+    except InvalidInput:
         at = 0
     stream: Stream = "stderr" if decoded.stream == "stderr" else "stdout"
     return stream, at, decoded.log.encode("utf-8", "surrogateescape")
-
-
-async def _follow(
-    path: Path, file: IO[bytes] | None, watch: Watch, selection: Selection, ended: Callable[[], bool]
-) -> AsyncIterator[Entry]:
-    while True:
-        finished = ended()
-        if file is not None:
-            for entry in _complete_lines(file):
-                if selection.takes(entry):
-                    yield entry
-        if file is None or not _same(file, path):
-            # Rotated: whatever was still written to the old file has just been read.
-            if file is not None:
-                for entry in _complete_lines(file):
-                    if selection.takes(entry):
-                        yield entry
-                file.close()
-            try:
-                file = path.open("rb")
-            except FileNotFoundError:
-                file = None
-            else:
-                continue
-        if finished:
-            return
-        await watch.changed(until=selection.until)
-        if selection.until and times.now() > selection.until:
-            return

@@ -69,7 +69,7 @@ def resolv(host_config: HostConfig, servers: Sequence[str], host_file: str) -> s
     if options:
         lines.append("options " + " ".join(options))
     text = "".join(f"{line}\n" for line in lines)
-    if "\0" in text or len(text.splitlines()) != len(lines):
+    if "\0" in text or "\r" in text or text.count("\n") != len(lines):
         raise InvalidInput("invalid DNS settings: line breaks are not allowed in them")
     return text
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
+import re
 import time
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any
 
 _PIECE = 16 * 1024
-_CHUNK = 64 * 1024
+_CHUNK = 32 * 1024
 _BACKLOG = 256 * 1024
+_TO_ESCAPE = re.compile(rb"[^ !#-\[\]-~\n]")
 
 
 class LogFile:
@@ -26,17 +29,35 @@ class LogFile:
         self._size = os.fstat(self._fd).st_size
 
     def write(self, raw: bytes) -> None:
-        if self._max_size and self._size and self._size + len(raw) > self._max_size:
-            self._rotate()
+        """Whole lines. On a full disk all of them or none: a half one would spoil the next one too."""
+        while raw:
+            end = len(raw)
+            if self._max_size and self._size + end > self._max_size:
+                end = raw.rfind(b"\n", 0, max(0, self._max_size - self._size)) + 1
+                if not end and self._size:
+                    self._rotate()
+                    continue
+                # A line larger than a file has one for itself.
+                end = end or raw.index(b"\n") + 1
+            self._append(raw[:end])
+            raw = raw[end:]
+
+    def _append(self, raw: bytes) -> None:
         view = memoryview(raw)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError:
+            os.ftruncate(self._fd, self._size)
+            raise
         self._size += len(raw)
 
     def _rotate(self) -> None:
         os.close(self._fd)
         if self._max_files == 1:
-            os.truncate(self._path, 0)
+            # A new file, not an emptied one: whoever follows it reads the old one to its end.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
         else:
             for number in range(self._max_files - 1, 0, -1):
                 older = self._path if number == 1 else f"{self._path}.{number - 1}"
@@ -129,15 +150,24 @@ class Stream:
         os.close(sink.fd)
 
     def _record(self, data: bytes) -> None:
-        lines = (self._rest + data).split(b"\n")
-        self._rest = lines.pop()
+        whole, newline, rest = data.rpartition(b"\n")
+        if not newline:
+            self._rest += rest
+        else:
+            lines, self._rest = self._rest + whole, rest
+            self._write(self._entries(lines))
         stamp = _now()
-        entries = [self._entry(line + b"\n", stamp) for line in lines]
         while len(self._rest) >= _PIECE:
-            entries.append(self._entry(self._rest[:_PIECE], stamp))
+            self._write(self._entry(self._rest[:_PIECE], stamp))
             self._rest = self._rest[_PIECE:]
-        if entries:
-            self._write(b"".join(entries))
+
+    def _entries(self, lines: bytes) -> bytes:
+        stamp = _now()
+        if _TO_ESCAPE.search(lines) is None:
+            # Whoever writes ten thousand lines a millisecond must not keep the others waiting.
+            tail = f'\\n","stream":"{self.name}","time":"{stamp}"}}\n'.encode()
+            return b'{"log":"' + lines.replace(b"\n", tail + b'{"log":"') + tail
+        return b"".join([self._entry(line + b"\n", stamp) for line in lines.split(b"\n")])
 
     def _flush_rest(self) -> None:
         if self._rest and self._log is not None:
@@ -154,7 +184,7 @@ class Stream:
 
     def _entry(self, line: bytes, stamp: str) -> bytes:
         # surrogateescape keeps bytes that are not UTF-8; the reader turns them back.
-        text = json.dumps(line.decode("utf-8", "surrogateescape"), ensure_ascii=True)
+        text = _quoted(line.decode("utf-8", "surrogateescape"))
         return f'{{"log":{text},"stream":"{self.name}","time":"{stamp}"}}\n'.encode()
 
 
