@@ -131,7 +131,8 @@ class _SpooledTree(Tree):
         return os.pread(self._spool, min(limit, file.entry.size), file.offset)
 
     def xattrs(self, path: str) -> dict[str, bytes]:
-        return self._files[path].xattrs
+        # The context's own folder is in no archive.
+        return self._files[path].xattrs if path else {}
 
 
 def spool(
