@@ -126,6 +126,6 @@ def _split_tag(body: Mapping, value: Leaf) -> None:
     """`push: localhost:7750/web:v1`: the tag after the last colon, if that is not the registry's port."""
     text = value.value or ""
     repository, colon, tag = text.rpartition(":")
-    if colon and "/" not in tag and "/" in repository and "}" not in tag:
+    if colon and "/" not in tag and "/" in repository:
         body.items["to"] = Leaf(value.mark, Plain(repository))
         body.put("tags", value.mark, Leaf(value.mark, tag))

@@ -29,6 +29,7 @@ from pipeline.plan.expressions import (
     parse_when,
     substitute,
     to_text,
+    unescape,
 )
 from pipeline.plan.graph import ancestors, in_order
 from pipeline.plan.models import (
@@ -105,7 +106,8 @@ class _Compiler:
                 except ValidationError as error:
                     for problem in error.errors():
                         at = ".".join(str(part) for part in problem["loc"][1:])
-                        self._say(f"stage {name}: {at}: {problem['msg']}", "check the values put in there")
+                        what, _, remedy = problem["msg"].removeprefix("Value error, ").partition(": ")
+                        self._say(f"stage {name}: {at}: {what}", remedy or "check the values put in there")
         concurrency = self._concurrency()
         if self.problems:
             raise DefinitionErrors(self.problems)
@@ -192,7 +194,7 @@ class _Compiler:
         if given is None:
             return None
         try:
-            return Concurrency(group=_fill(given.group, self.values), cancel=given.cancel)
+            return Concurrency(group=unescape(_fill(given.group, self.values)), cancel=given.cancel)
         except ExpressionError as error:
             self._say(f"concurrency: {error.what}", error.remedy)
             return None

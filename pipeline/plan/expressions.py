@@ -73,12 +73,20 @@ def substitute(text: str, lookup: Callable[[Reference], Value]) -> str:
     `unescape`, after the last.
     """
     parts: list[str] = []
+
+    def add(part: str) -> None:
+        # A value's last $ and the { of what follows must not become a reference either.
+        if part.startswith("{") and parts and parts[-1].endswith("$"):
+            parts.append("$")
+        if part:
+            parts.append(part)
+
     position = 0
     for reference in references(text):
-        parts.append(text[position : reference.start])
-        parts.append(to_text(lookup(reference)))
+        add(text[position : reference.start])
+        add(to_text(lookup(reference)))
         position = reference.end
-    parts.append(text[position:])
+    add(text[position:])
     return "".join(parts)
 
 

@@ -70,12 +70,14 @@ def test_short_forms_of_a_stage(short: str, long: str) -> None:
     [
         ("localhost:7750/web", "localhost:7750/web", ()),
         ("localhost:7750/web:v1", "localhost:7750/web", ("v1",)),
-        ('"localhost:7750/web:${git.sha}"', "localhost:7750/web:${git.sha}", ()),
+        ('"localhost:7750/web:${git.sha}"', "localhost:7750/web", ("${git.sha}",)),
+        ('"${params.host}:7750/web"', "${params.host}:7750/web", ()),
         ("registry.example.com/team/web:1.2", "registry.example.com/team/web", ("1.2",)),
     ],
 )
 def test_a_tag_in_the_short_form_of_push(written: str, to: str, tags: tuple[str, ...]) -> None:
-    definition = load(f"pipelines: {{web: [{{build: .}}, {{push: {written}}}]}}", "p.yaml")
+    stages = f"{{a: {{build: .}}, push: {{needs: a, push: {written}}}}}"
+    definition = load(f"pipelines: {{web: {{params: {{host: a}}, stages: {stages}}}}}", "p.yaml")
     push = definition.pipelines["web"].stages["push"].push
     assert push is not None
     assert (push.to, push.tags) == (to, tags)
