@@ -11,6 +11,7 @@ import socket
 import struct
 import termios
 import time
+from collections.abc import Callable
 from typing import Any
 
 from engine.runtime.zygote.logpump import LogFile, Stream
@@ -92,6 +93,7 @@ class Container(Process):
         self.code = 0
         self.oom_killed = False
         self.doomed = False
+        self.deleters: list[Callable[[], None]] = []
 
     def begin(self, pid: int, sync: socket.socket, stdio: list[int]) -> None:
         self.pid = pid

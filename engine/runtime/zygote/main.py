@@ -322,16 +322,19 @@ class Zygote:
     def _do_list(self, _: socket.socket, __: dict[str, Any], ___: list[int]) -> dict[str, Any]:
         return {"ok": {"containers": [container.state() for container in self._containers.values()]}}
 
-    def _do_delete(self, _: socket.socket, request: dict[str, Any], __: list[int]) -> dict[str, Any]:
+    def _do_delete(self, client: socket.socket, request: dict[str, Any], _: list[int]) -> dict[str, Any] | None:
         container = self._containers.get(request["container"])
-        if container is not None:
-            if container.status == "created":
-                container.doomed = True
-                signal.pidfd_send_signal(container.pidfd, signal.SIGKILL)
-            elif container.status != "stopped":
-                raise OSError(errno.EBUSY, "the container still runs", container.name)
-            else:
-                self._forget(container)
+        if container is None:
+            return {"ok": {}}
+        if container.status == "running":
+            raise OSError(errno.EBUSY, "the container still runs", container.name)
+        if container.status == "created":
+            # Its id is free once its first process has gone.
+            container.deleters.append(partial(self._reply, client, request["id"], {"ok": {}}))
+            container.doomed = True
+            signal.pidfd_send_signal(container.pidfd, signal.SIGKILL)
+            return None
+        self._forget(container)
         return {"ok": {}}
 
     def _do_shutdown(self, _: socket.socket, __: dict[str, Any], ___: list[int]) -> dict[str, Any]:
@@ -405,6 +408,8 @@ class Zygote:
         except OSError as error:
             print(f"{container.name}: its cgroup stays: {error}", file=sys.stderr, flush=True)
         container.erase()
+        for answer in container.deleters:
+            answer()
 
     def _get(self, request: dict[str, Any]) -> Container:
         container = self._containers.get(request["container"])
