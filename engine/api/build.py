@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.api import answer, progress
+from engine.api import answer, filters, progress
 from engine.api.call import Call
 from engine.api.credentials import auths_from
 from engine.api.router import Routes
@@ -14,6 +14,7 @@ from engine.api.transcript import Transcript
 from engine.build.context import receive
 from engine.build.problems import StepError
 from engine.build.request import BuildRequest
+from engine.containers import times
 from engine.errors import InvalidInput
 from engine.images.descriptor import Platform
 from engine.images.image import Image
@@ -102,4 +103,9 @@ def _hosts(call: Call) -> tuple[str, ...]:
 
 @routes.add("POST", "/build/prune")
 async def prune(call: Call) -> web.StreamResponse:
-    return answer.json({"CachesDeleted": [], "SpaceReclaimed": 0})
+    """`all` or not, what a build would use again goes: it is never part of an image that is here."""
+    wanted = call.filters()
+    filters.check(wanted, {"until", "unused-for", "id", "parent", "type", "description", "inuse", "shared", "private"})
+    ages = [times.duration(age) for name in ("until", "unused-for") for age in wanted.get(name, [])]
+    freed = await call.rooms.builder.prune(max(ages, default=0) / 1e9)
+    return answer.json({"CachesDeleted": None, "SpaceReclaimed": freed})

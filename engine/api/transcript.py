@@ -18,6 +18,7 @@ from engine.build.progress import (
     StepOutput,
     StepStarted,
 )
+from engine.images.reference import Reference
 
 
 class Transcript:
@@ -79,4 +80,4 @@ class Transcript:
             case Built():
                 self._line(f"Successfully built {event.image_id.removeprefix('sha256:')[:12]}\n")
                 for tag in event.tags:
-                    self._line(f"Successfully tagged {tag}\n")
+                    self._line(f"Successfully tagged {Reference.parse(tag).familiar}\n")

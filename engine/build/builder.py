@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from functools import partial
@@ -32,6 +33,7 @@ from engine.config import EngineConfig
 from engine.errors import EngineError, InvalidInput, NotFound
 from engine.images.descriptor import Platform
 from engine.images.image import Image
+from engine.images.leases import Lease
 from engine.images.reference import Reference
 from engine.images.store import ImageStore
 
@@ -58,10 +60,32 @@ class Builder:
         self.cache_mounts = CacheMounts(config.data_root / "build" / "cachemounts")
         self._flights = Flights()
         self._lease = images.lease(*self.cache.chains(), seconds=_KEEP_SECONDS)
+        self._building = 0
+        self._outgoing: list[Lease] = []
 
     def close(self) -> None:
+        self._release_outgoing()
         self._lease.release()
         self.cache.close()
+
+    async def prune(self, unused_for: float = _KEEP_SECONDS) -> int:
+        """Forgets results that were not used for so many seconds. Returns the bytes freed.
+
+        What builds that run now stand on goes only after them.
+        """
+        before = self.cache.chains()
+        await in_thread(partial(self.cache.prune, time.time() - unused_for))
+        kept = self.cache.chains()
+        self._outgoing.append(self._lease)
+        self._lease = self._images.lease(*kept, seconds=_KEEP_SECONDS)
+        if self._building:
+            return 0
+        self._release_outgoing()
+        return await in_thread(partial(self._images.drop_loose, sorted(before - kept)))
+
+    def _release_outgoing(self) -> None:
+        while self._outgoing:
+            self._outgoing.pop().release()
 
     async def build(self, request: BuildRequest, pull: Pull, tell: Progress) -> Image:
         """Builds and tags. Cancelling stops every step at once and leaves nothing but finished layers.
@@ -69,6 +93,15 @@ class Builder:
         `pull` is asked for base images that are not here. Raises DockerfileError before anything runs,
         StepError when a step fails, and what `pull` raises.
         """
+        self._building += 1
+        try:
+            return await self._build(request, pull, tell)
+        finally:
+            self._building -= 1
+            if not self._building:
+                self._release_outgoing()
+
+    async def _build(self, request: BuildRequest, pull: Pull, tell: Progress) -> Image:
         tags = [Reference.parse(tag) for tag in request.tags]
         with ExitStack() as opened:
             context = _context(request)
