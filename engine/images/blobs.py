@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from engine.errors import Conflict, InvalidInput, NotFound, SystemFailure
 from engine.images import digest as digests
+from engine.images.arrival import Arrival
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _REHASH = 1 << 20
@@ -57,6 +58,11 @@ class BlobStore:
             return self.path(digest).open("rb", buffering=0)
         except FileNotFoundError:
             raise NotFound(f"No such blob: {digest}") from None
+
+    def stream(self, digest: str) -> Arrival:
+        """The blob's bytes as a stream that somebody else can end. Raises NotFound."""
+        with self.open(digest) as blob:
+            return Arrival(blob.fileno(), os.fstat(blob.fileno()).st_size, whole=True)
 
     def read(self, digest: str, limit: int) -> bytes:
         """A small blob whole. Raises NotFound, and InvalidInput above `limit` bytes."""
@@ -131,15 +137,21 @@ class BlobWriter:
         self._size = size
         self._resume = resume
         self.offset = 0
+        self._followers: list[Arrival] = []
         self._hash = digests.hasher(expected or "sha256")
-        name = f"{digests.encoded(expected)}.partial" if resume and expected else secrets.token_hex(16)
-        self._path = ingest / name
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if resume else os.O_EXCL)
-        self._fd = os.open(self._path, flags, 0o600)
+        if not resume or expected is None:
+            while True:
+                self._path = ingest / secrets.token_hex(16)
+                self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_EXCL, 0o600)
+                fcntl.flock(self._fd, fcntl.LOCK_EX)
+                if self._is_ours():
+                    return
+                os.close(self._fd)  # cleaning came between the two lines above
+        self._path = ingest / f"{digests.encoded(expected)}.partial"
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._lock()
-            if resume:
-                self._take_up()
+            self._take_up()
         except BaseException:
             os.close(self._fd)
             self._fd = -1
@@ -150,8 +162,15 @@ class BlobWriter:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Conflict(f"blob {self._expected} is being written by someone else") from None
-        if not self._path.exists() or self._path.stat().st_ino != os.fstat(self._fd).st_ino:
+        if not self._is_ours():
             raise Conflict(f"blob {self._expected} was finished by someone else")
+
+    def _is_ours(self) -> bool:
+        """Whether the name still leads to the file that we hold."""
+        try:
+            return self._path.stat().st_ino == os.fstat(self._fd).st_ino
+        except FileNotFoundError:
+            return False
 
     def _take_up(self) -> None:
         buffer = memoryview(bytearray(_REHASH))
@@ -161,8 +180,18 @@ class BlobWriter:
         if self._size is not None and self.offset > self._size:
             self.restart()
 
+    def follow(self) -> Arrival:
+        """The bytes as they come, those that are there already first.
+
+        They end in `commit`, once the digest is right and before they are durable; else they are withdrawn.
+        """
+        arrival = Arrival(self._fd, self.offset)
+        self._followers.append(arrival)
+        return arrival
+
     def restart(self) -> None:
         """Forgets what was taken up: the sender can't go on in the middle."""
+        self._withdraw()
         os.ftruncate(self._fd, 0)
         os.lseek(self._fd, 0, os.SEEK_SET)
         self._hash = digests.hasher(self._expected or "sha256")
@@ -181,6 +210,8 @@ class BlobWriter:
         except OSError as error:
             raise _failure(error, "write", self._expected) from error
         self.offset += total
+        for arrival in self._followers:
+            arrival.grew(self.offset)
         return total
 
     @property
@@ -200,6 +231,9 @@ class BlobWriter:
         if self._expected is not None and digest != self._expected:
             self.abort()
             raise InvalidInput(f"blob {self._expected}: the bytes hash to {digest}")
+        for arrival in self._followers:
+            arrival.end()
+        self._followers.clear()
         target = self._store.path(digest)
         try:
             os.fsync(self._fd)
@@ -217,11 +251,17 @@ class BlobWriter:
         """Ends without a blob; with `keep` the bytes stay for a later `resume`. May be called twice."""
         if self._fd < 0:
             return
+        self._withdraw()
         if not keep:
             with contextlib.suppress(FileNotFoundError):
                 self._path.unlink()
         os.close(self._fd)
         self._fd = -1
+
+    def _withdraw(self) -> None:
+        for arrival in self._followers:
+            arrival.withdraw()
+        self._followers.clear()
 
     def __enter__(self) -> BlobWriter:
         return self

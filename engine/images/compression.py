@@ -7,7 +7,7 @@ import lzma
 import zlib
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import zstandard
 
@@ -34,6 +34,12 @@ class Compressor(Protocol):
 
     def compress(self, data: Any, /) -> bytes: ...
     def flush(self) -> bytes: ...
+
+
+class Readable(Protocol):
+    """Where bytes come from: at most `count` at a time, none at the end."""
+
+    def read(self, count: int = -1, /) -> bytes: ...
 
 
 class _Stored:
@@ -69,7 +75,7 @@ def sniff(head: bytes) -> str:
     return "xz" if head.startswith(_XZ_MAGIC) else "none"
 
 
-def decompressed(stream: BinaryIO) -> Iterator[bytes]:
+def decompressed(stream: Readable) -> Iterator[bytes]:
     """The bytes of `stream`, of whichever kind its first bytes say it is, in chunks of bounded size.
 
     Registries and archives are wrong about compression often enough that everyone looks at the bytes.
@@ -87,13 +93,13 @@ def decompressed(stream: BinaryIO) -> Iterator[bytes]:
         yield from _rare(kind, first, stream)
 
 
-def _plain(first: bytes, stream: BinaryIO) -> Iterator[bytes]:
+def _plain(first: bytes, stream: Readable) -> Iterator[bytes]:
     while first:
         yield first
         first = stream.read(CHUNK)
 
 
-def _members(data: bytes, stream: BinaryIO) -> Iterator[bytes]:
+def _members(data: bytes, stream: Readable) -> Iterator[bytes]:
     """gzip allows several members one after the other (RFC 1952, 2.2), and pigz-like tools write them."""
     inflater = _gzip.decompressobj(_GZIP_WBITS)
     while True:
@@ -117,7 +123,7 @@ def _members(data: bytes, stream: BinaryIO) -> Iterator[bytes]:
             raise InvalidInput("damaged gzip data: it ends too early")
 
 
-def _zstd(first: bytes, stream: BinaryIO) -> Iterator[bytes]:
+def _zstd(first: bytes, stream: Readable) -> Iterator[bytes]:
     decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW)
     source: Any = _Prefixed(first, stream)
     try:
@@ -128,7 +134,7 @@ def _zstd(first: bytes, stream: BinaryIO) -> Iterator[bytes]:
         raise InvalidInput(f"damaged zstd data: {error}") from None
 
 
-def _rare(kind: str, first: bytes, stream: BinaryIO) -> Iterator[bytes]:
+def _rare(kind: str, first: bytes, stream: Readable) -> Iterator[bytes]:
     """What ADD of a local archive and `docker import` take beside what layers may be."""
     source: Any = _Prefixed(first, stream)
     try:
@@ -142,7 +148,7 @@ def _rare(kind: str, first: bytes, stream: BinaryIO) -> Iterator[bytes]:
 class _Prefixed:
     """A stream whose first bytes were already read."""
 
-    def __init__(self, first: bytes, stream: BinaryIO) -> None:
+    def __init__(self, first: bytes, stream: Readable) -> None:
         self._first = first
         self._stream = stream
 

@@ -15,6 +15,7 @@ import secrets
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,16 +24,24 @@ from engine.images import descriptor as types
 from engine.images import digest as digests
 from engine.images.blobs import BlobStore
 from engine.images.catalog import Catalog, LayerRow
-from engine.images.compression import compressor, decompressed, sniff
+from engine.images.compression import Readable, compressor, decompressed, sniff
 from engine.images.descriptor import Descriptor
 from engine.images.diff import DiffOptions, diff
 from engine.images.donate import make_real
 from engine.images.image import Layer
 from engine.images.pipeline import Sink, ahead
 from engine.images.settle import settle
-from engine.images.unpack import Limits, remove_tree, unpack
+from engine.images.unpack import Limits, Unpacked, remove_tree, unpack
 
 _EMPTY = "empty"
+
+
+@dataclass(frozen=True)
+class UnpackedLayer:
+    """A layer whose files lie apart, verified, and that is not part of the store yet."""
+
+    folder: Path
+    done: Unpacked
 
 
 class LayerStore:
@@ -78,37 +87,71 @@ class LayerStore:
         """Whether the layer is unpacked."""
         return self.folder(chain).is_dir()
 
-    def import_blob(self, digest: str, diff_id: str, parent: str | None) -> Layer:
+    def import_blob(self, blob: Descriptor | str, diff_id: str, parent: str | None) -> Layer:
         """Unpacks a layer's blob on top of `parent`, unless it is there.
 
         Raises InvalidInput if the blob is no good layer or does not have this diff ID.
         """
         digests.validate(diff_id)
+        digest = blob if isinstance(blob, str) else blob.digest
         chain = digests.chain_id(parent, diff_id)
         with self._alone(chain):
-            row = self._catalog.layer(chain)
-            if row is None or not self.has(chain):
-                if parent is not None and not self.has(parent):
-                    raise NotFound(f"layer {digests.short(parent)} is not unpacked: unpack it first")
-                row = self._unpack(digest, LayerRow(chain, parent, diff_id, 0, None))
-            else:
-                self._catalog.touch_layer(chain)
-        return Layer(chain, diff_id, row.size, self.known_blob(diff_id))
+            if (layer := self._here(chain)) is not None:
+                return layer
+            if parent is not None and not self.has(parent):
+                raise NotFound(f"layer {digests.short(parent)} is not unpacked: unpack it first")
+            with self._blobs.stream(digest) as stream:
+                unpacked = self.unpack(stream, digest, diff_id, self._blobs.size(digest))
+            return self._adopt(unpacked, parent, blob if isinstance(blob, Descriptor) else None)
 
-    def _unpack(self, digest: str, row: LayerRow) -> LayerRow:
+    def here(self, chain: str) -> Layer | None:
+        """The layer if it is unpacked; it is young again then: someone is about to use it."""
+        with self._alone(chain):
+            return self._here(chain)
+
+    def _here(self, chain: str) -> Layer | None:
+        row = self._catalog.layer(chain)
+        if row is None or not self.has(chain):
+            return None
+        self._catalog.touch_layer(chain)
+        return Layer(chain, row.diff_id, row.size, self.known_blob(row.diff_id))
+
+    def unpack(self, stream: Readable, digest: str, diff_id: str, size: int) -> UnpackedLayer:
+        """Unpacks the blob in `stream`, of `size` bytes, apart from the store: the layers below need not be there.
+
+        `digest` is only for the words of errors. Raises InvalidInput if it does not have this diff ID. What comes
+        back must be given to `adopt` or `drop`.
+        """
         scratch = self._new_scratch()
         try:
-            with self._blobs.open(digest) as blob:
-                size = os.fstat(blob.fileno()).st_size
-                done = unpack(decompressed(blob), scratch, limits=self._limits, compressed_size=size)
-            if done.diff_id != row.diff_id:
-                raise InvalidInput(f"layer {digest} unpacks to {done.diff_id} instead of {row.diff_id}")
-            settle(scratch, done, self.lowerdirs(row.parent))
-            row = LayerRow(row.chain, row.parent, row.diff_id, done.size, None)
-            self._publish(scratch, row)
-        finally:
+            done = unpack(decompressed(stream), scratch, limits=self._limits, compressed_size=size)
+            if done.diff_id != diff_id:
+                raise InvalidInput(f"layer {digest} unpacks to {done.diff_id} instead of {diff_id}")
+        except BaseException:
             _discard(scratch)
-        return row
+            raise
+        return UnpackedLayer(scratch, done)
+
+    def adopt(self, unpacked: UnpackedLayer, parent: str | None, blob: Descriptor) -> Layer:
+        """Makes the layer part of the store. The caller has verified that it was unpacked from `blob`."""
+        with self._alone(digests.chain_id(parent, unpacked.done.diff_id)):
+            return self._adopt(unpacked, parent, blob)
+
+    def _adopt(self, unpacked: UnpackedLayer, parent: str | None, blob: Descriptor | None) -> Layer:
+        done = unpacked.done
+        row = LayerRow(digests.chain_id(parent, done.diff_id), parent, done.diff_id, done.size, None)
+        try:
+            settle(unpacked.folder, done, self.lowerdirs(parent))
+            if blob is not None:
+                self._catalog.add_tar(done.diff_id, blob)
+            self._publish(unpacked.folder, row)
+        finally:
+            _discard(unpacked.folder)
+        return Layer(row.chain, done.diff_id, row.size, self.known_blob(done.diff_id))
+
+    def drop(self, unpacked: UnpackedLayer) -> None:
+        """Removes what nobody wants any more."""
+        _discard(unpacked.folder)
 
     def add_folder(
         self,

@@ -244,13 +244,7 @@ class ImageStore:
         """Unpacks a blob that is in `blobs` on top of `parent_chain`; of a bad one nothing is kept."""
         if isinstance(blob, Descriptor):
             _check_layer_type(blob)
-            digest = blob.digest
-        else:
-            digest = blob
-        layer = self.layers.import_blob(digest, diff_id, parent_chain)
-        if isinstance(blob, Descriptor):
-            self.catalog.add_tar(diff_id, blob)
-        return layer
+        return self.layers.import_blob(blob, diff_id, parent_chain)
 
     def add_layer_from_dir(
         self,
@@ -330,30 +324,28 @@ class ImageStore:
         return config
 
     def register_manifest(self, ref: Reference | None, manifest_bytes: bytes, media_type: str | None = None) -> Image:
-        """Makes an image out of a manifest whose config and layers are in `blobs` already.
+        """Makes an image out of a manifest whose config is in `blobs` and whose layers are unpacked already.
 
         `ref` names it: by tag, by digest, or both. Raises InvalidInput for a manifest that is no image's or
-        does not fit its config, NotFound for blobs that are missing.
+        does not fit its config, NotFound for what is missing.
         """
         manifest = manifests.parse(manifest_bytes, media_type)
         if isinstance(manifest, Index):
             raise InvalidInput("an index is not an image: choose one of its manifests")
-        config = self._check_image(manifest)
+        self._check_image(manifest)
         digest = digests.sha256(manifest_bytes)
         image_id = manifest.config.digest
         with self.lease(digest, image_id, *(layer.digest for layer in manifest.layers)):
             self.blobs.put(manifest_bytes)
             size = sum(layer.size for layer in manifest.layers)
             with self.catalog.transaction():
-                for layer, diff_id in zip(manifest.layers, config.rootfs.diff_ids, strict=True):
-                    self.catalog.add_tar(diff_id, layer)
                 described = Descriptor(manifest.media_type, digest, len(manifest_bytes))
                 self.catalog.add_image(image_id, described, None, size, "")
                 if ref is not None:
                     self._name(ref, digest, image_id)
         return self._image(image_id)
 
-    def _check_image(self, manifest: Manifest) -> ImageConfig:
+    def _check_image(self, manifest: Manifest) -> None:
         if not manifest.is_image:
             raise InvalidInput(f"manifest of a {manifest.config.media_type}: it is no container image")
         config = self.config(manifest.config.digest)
@@ -361,11 +353,13 @@ class ImageStore:
             raise InvalidInput(
                 f"manifest has {len(manifest.layers)} layers, its config {len(config.rootfs.diff_ids)} diff IDs"
             )
-        for layer, chain in zip(manifest.layers, config.chain_ids, strict=True):
+        for layer, diff_id, chain in zip(manifest.layers, config.rootfs.diff_ids, config.chain_ids, strict=True):
             _check_layer_type(layer)
-            if not self.blobs.has(layer.digest) and not self.layers.has(chain):
-                raise NotFound(f"No such blob: {layer.digest}")
-        return config
+            known = self.catalog.diff_ids_of(layer.digest)
+            if known and diff_id not in known:
+                raise InvalidInput(f"layer {layer.digest} unpacks to {known[0]}, its image's config says {diff_id}")
+            if not self.layers.has(chain) and not (known and self.blobs.has(layer.digest)):
+                raise NotFound(f"layer {layer.digest} is missing: pull the image again")
 
     def _name(self, ref: Reference, digest: str, image_id: str) -> None:
         self.catalog.add_origin(ref.repository, digest, image_id)

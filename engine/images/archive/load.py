@@ -138,13 +138,21 @@ class _Archive:
                 continue
             seen = True
             name = _reference(entry)
+            self._unpack(manifest)
             image = self._store.register_manifest(None, data, descriptor.media_type)
-            self._store.lowerdirs(image.id)  # verifies that the layers are what the config says
             if name is not None:
                 self._store.tag(image.id, name)
             yield self._store.get(image.id)
         if not seen:
             raise InvalidInput("archive's index.json lists no container image")
+
+    def _unpack(self, manifest: Manifest) -> None:
+        config = ImageConfig.decode(self._store.blobs.read(manifest.config.digest, MAX_CONFIG_BYTES))
+        if len(manifest.layers) != len(config.rootfs.diff_ids):
+            raise InvalidInput(f"archive's manifest of {manifest.config.digest} does not fit its config")
+        parent: str | None = None
+        for layer, diff_id in zip(manifest.layers, config.rootfs.diff_ids, strict=True):
+            parent = self._store.import_layer(layer, diff_id, parent).chain_id
 
     def _manifest(self, entry: Descriptor, platform: Platform | None) -> tuple[Descriptor, bytes]:
         for _ in range(_MAX_DEPTH):
