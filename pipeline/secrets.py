@@ -38,22 +38,29 @@ class SecretFolder:
         return values
 
     def _one(self, name: str) -> str:
-        if self.folder is None or not _NAME.fullmatch(name):
+        if self.folder is None:
             raise MissingSecret(f"there is no secret {name}: no folder of secrets is set")
+        if not _NAME.fullmatch(name):
+            raise MissingSecret(f"{name[:80]!r} is not a secret's name: use letters, digits and _")
         path = self.folder / name
         try:
             with path.open("rb") as file:
-                return file.read(MAX_SECRET).decode().removesuffix("\n")
-        except (OSError, UnicodeDecodeError):
+                value = file.read(MAX_SECRET + 1)
+            if len(value) > MAX_SECRET:
+                raise MissingSecret(f"the secret {name} is larger than {MAX_SECRET >> 10} KiB: store less in {path}")
+            return value.decode().removesuffix("\n")
+        except UnicodeDecodeError:
+            raise MissingSecret(f"the secret {name} is not UTF-8 text: write text into {path}") from None
+        except OSError:
             raise MissingSecret(f"there is no secret {name}: write its value into {path} on the server") from None
 
 
 def mask(text: str, values: Iterable[str]) -> str:
     """The text without the values, nor their single lines."""
-    for value in values:
-        for part in sorted({value, *value.splitlines()}, key=len, reverse=True):
-            if len(part) >= _SHORTEST_MASKED and part in text:
-                text = text.replace(part, MASK)
+    parts = {part for value in values for part in (value, *value.splitlines()) if len(part) >= _SHORTEST_MASKED}
+    # The longest first: a secret may hold another one.
+    for part in sorted(parts, key=len, reverse=True):
+        text = text.replace(part, MASK)
     return text
 
 

@@ -118,6 +118,8 @@ class Swept(Frozen):
     steps: tuple[StepReady, ...] = ()
     lost: tuple[str, ...] = ()
     """Attempts whose lease ran out."""
+    events: int = 0
+    """How many events of schedules wait to become runs."""
 
 
 class StoredLine(Frozen):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable
 
 from pipeline.definition.load import load
+from pipeline.definition.models import Definition
 from pipeline.definition.problems import DefinitionErrors
 from pipeline.errors import Conflict, NotFound, PipelineError, SourceError
 from pipeline.plan.compile import PlanContext, compile_plan
@@ -77,11 +78,18 @@ class Conductor:
                 for number, event in self.store.pending_events():
                     if self._stop.is_set():
                         return
-                    self.plan_event(number, event)
+                    self._plan_event(number, event)
             except Exception:
                 log.exception("planning events failed; trying again")
                 self._stop.wait(1.0)
             self._news.wait(timeout=max(1.0, self.settings.sweep_seconds))
+
+    def _plan_event(self, number: int, event: Event) -> None:
+        try:
+            self.plan_event(number, event)
+        except Exception:
+            # One that can't be planned must not hold up the others.
+            log.exception("planning event %s failed; trying again", number)
 
     def plan_event(self, number: int, event: Event) -> list[RunView]:
         """The runs that an event starts. The event is done with afterwards, whatever came of it."""
@@ -121,9 +129,18 @@ class Conductor:
                 }
             )
             names = pipelines_for(definition, event, lambda: self._changed(source, event))
+            self._note_schedules(source, event, definition)
         context = PlanContext(event=event, filename=repository.pipelines_file)
         plans = [compile_plan(definition, name, context) for name in names]
         return [self.store.create_run(plan, event, event_id=number) for plan in plans]
+
+    def _note_schedules(self, source: Source, event: Event, definition: Definition) -> None:
+        """A push to the default branch says when its pipelines start by themselves."""
+        schedules = {pipeline.on.schedule for pipeline in definition.pipelines.values() if pipeline.on.schedule}
+        if event.kind != "push" or not (schedules or self.store.has_schedules(event.repository)):
+            return
+        if source.default_branch() == event.ref:
+            self.store.set_schedules(event, schedules)
 
     @staticmethod
     def _changed(source: Source, event: Event) -> Iterable[str] | None:
@@ -161,6 +178,8 @@ class Conductor:
         for attempt in swept.lost:
             log.warning("attempt %s lost its worker", attempt)
         self.send(swept.ready, swept.steps)
+        if swept.events:
+            self._news.set()
         if swept.ready or swept.lost:
             self.feed.touch()
 

@@ -113,6 +113,12 @@ class Source:
             return False
         return True
 
+    def default_branch(self) -> str:
+        """The remote's own, as refs/heads/main; "" when it names none."""
+        out = self._git("ls-remote", "--symref", "--", self._remote(), "HEAD").decode(errors="replace")
+        found = re.match(r"ref: (refs/heads/\S+)\tHEAD\n", out)
+        return found[1] if found else ""
+
     def commit(self) -> Commit:
         out = self._git("show", "--no-patch", "--no-show-signature", "--format=%ct%x00%an%x00%B", self.sha)
         when, author, message = out.decode(errors="replace").split("\0", 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from pydantic import ValidationError
 from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -50,8 +51,8 @@ def claim(connection: Connection, context: Context, attempt: str, worker: str) -
     try:
         resolved = resolve(planned, outputs_by_stage(connection, run.id))
         values = context.secrets.read(names_of(planned.secrets, planned.spec))
-    except (ExpressionError, MissingSecret, ValueError) as error:
-        line = str(error).split("\n", 1)[0]
+    except (ExpressionError, MissingSecret, ValidationError) as error:
+        line = _line(error)
         move_attempt(connection, row, AttemptEvent.FAIL, error=line, started=now, finished=now)
         move_stage(connection, stage, StageEvent.FAIL, reason=line, started=now, finished=now)
         advance(connection, context, run.id)
@@ -66,6 +67,13 @@ def claim(connection: Connection, context: Context, attempt: str, worker: str) -
     if run.started is None:
         connection.execute(update(t.runs).where(t.runs.c.id == run.id).values(started=now, state=RunState.RUNNING))
     return _claim(context, row, stage, run, resolved, token, values)
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        problem = error.errors()[0]
+        return f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
+    return str(error)
 
 
 def _may_run(connection: Connection, context: Context, planned: PlannedStage, run: int, worker: str) -> bool:
@@ -88,10 +96,10 @@ def resolve(planned: PlannedStage, outputs: Mapping[str, Mapping[str, object]]) 
     """The stage with `${stages.NAME.OUTPUT}` replaced. Raises ExpressionError for what is not there."""
 
     def lookup(reference: Reference) -> Value:
-        _, name, output = reference.path
+        _, name, output, *rest = (*reference.path, "", "")
         value = outputs.get(name, {}).get(output)
-        if not isinstance(value, str):
-            raise ExpressionError(f"the stage {name} has no {output}")
+        if not isinstance(value, str) or any(rest):
+            raise ExpressionError(f"the stage {name} gave no {output}: run it again")
         return value
 
     def walk(value: object) -> object:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, and_, insert, select, update
 
 from pipeline.errors import Conflict, LeaseLost, NotFound
 from pipeline.plan.graph import ancestors
@@ -28,7 +28,7 @@ from pipeline.protocol import (
     StepOutcome,
     StepState,
 )
-from pipeline.run.states import AttemptState, StageState
+from pipeline.run.states import STAGE_ENDED, AttemptState, StageState
 from pipeline.services import NamedService
 from pipeline.store import tables as t
 from pipeline.store.context import Context, held_attempt, known_hosts, new_token, stage_of
@@ -148,7 +148,9 @@ def begin_rollout(connection: Connection, context: Context, attempt: str, token:
         select(t.rollouts).where(t.rollouts.c.service == release.service, t.rollouts.c.state.in_(_UNDER_WAY))
     ).first()
     if other is not None:
-        raise Conflict(f"{release.service} is being rolled out to {other.release}: wait for it to end")
+        if _coordinator_may_return(connection, other):
+            raise Conflict(f"{release.service} is being rolled out to {other.release}: wait for it to end")
+        _give_up(connection, context, other)
     service = one(connection, t.services, f"service {release.service}", t.services.c.name == release.service)
     made_id = connection.execute(
         insert(t.rollouts)
@@ -173,6 +175,30 @@ def begin_rollout(connection: Connection, context: Context, attempt: str, token:
         ],
     )  # fmt: skip
     return get_rollout(connection, rollout)
+
+
+def _coordinator_may_return(connection: Connection, rollout: AnyRow) -> bool:
+    """Whether the stage that began a rollout can still go on with it."""
+    query = (
+        select(t.stages.c.state)
+        .join(t.releases, and_(t.releases.c.run_id == t.stages.c.run_id, t.releases.c.position == t.stages.c.position))
+        .where(t.releases.c.id == rollout.release, t.releases.c.epoch == t.stages.c.epoch)
+    )
+    state = connection.execute(query).scalar()
+    return state is not None and state not in STAGE_ENDED
+
+
+def _give_up(connection: Connection, context: Context, rollout: AnyRow) -> None:
+    """Ends a rollout that nobody coordinates any more. Its hosts go on to whatever is rolled out next."""
+    reason = "its coordinator was lost"
+    now = context.clock()
+    _abandon(connection, rollout.id)
+    connection.execute(
+        update(t.rollouts)
+        .where(t.rollouts.c.id == rollout.id)
+        .values(state=RolloutState.FAILED, reason=reason, finished=now)
+    )
+    _end_release(connection, context, rollout, RolloutState.FAILED, reason)
 
 
 def get_rollout(connection: Connection, rollout: int) -> Rollout:
@@ -267,6 +293,10 @@ def request_step(
 
 def abandon_steps(connection: Connection, attempt: str, token: str, rollout: int) -> None:
     _coordinated(connection, attempt, token, rollout)
+    _abandon(connection, rollout)
+
+
+def _abandon(connection: Connection, rollout: int) -> None:
     connection.execute(
         update(t.steps)
         .where(t.steps.c.rollout_id == rollout, t.steps.c.state.in_(_OPEN_STEPS))

@@ -20,7 +20,7 @@ from pipeline.protocol import (
     Rollout,
     RolloutHost,
 )
-from pipeline.run.scheduler import StageFacts
+from pipeline.run.scheduler import MAX_LOSSES, StageFacts
 from pipeline.run.states import AttemptState, RunState, StageState
 from pipeline.services import NamedService
 from pipeline.store import tables as t
@@ -63,7 +63,7 @@ def facts_of(row: AnyRow) -> StageFacts:
         approved=row.approved,
         lock=planned.lock,
         skip=planned.skip,
-        lost=row.state == StageState.FAILED and row.reason.startswith("lost"),
+        lost=row.state == StageState.FAILED and row.losses > MAX_LOSSES,
     )
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, and_, insert, or_, select, update
 
 from pipeline.errors import Conflict, NotFound
 from pipeline.plan.graph import descendants
 from pipeline.plan.models import Plan, PlannedStage
+from pipeline.protocol import Outputs
 from pipeline.run.scheduler import StageFacts, conclude, decide
 from pipeline.run.states import RUN_ENDED, STAGE_CLAIMABLE, STAGE_ENDED, AttemptState, RunState, StageState
 from pipeline.run.transitions import AttemptEvent, StageEvent, next_stage_state
@@ -77,7 +79,13 @@ def refuse_run(
 
 
 def create_run(
-    connection: Connection, context: Context, plan: Plan, event: Event, event_id: int | None, title: str
+    connection: Connection,
+    context: Context,
+    plan: Plan,
+    event: Event,
+    event_id: int | None,
+    title: str,
+    done: Mapping[str, Outputs] = MappingProxyType({}),
 ) -> RunView:
     now = context.clock()
     if event_id is not None:
@@ -115,7 +123,10 @@ def create_run(
         .returning(t.runs.c.id)
     ).scalar_one()
     run = int(made_id)
-    rows = [_stage_values(run, position, stage) for position, stage in enumerate(plan.stages)]
+    rows = [
+        _stage_values(run, position, stage) | _done_values(done.get(stage.name), now)
+        for position, stage in enumerate(plan.stages)
+    ]
     if rows:
         connection.execute(insert(t.stages), rows)
     if group is not None and plan.concurrency and plan.concurrency.cancel == "superseded":
@@ -140,6 +151,13 @@ def _stage_values(run: int, position: int, stage: PlannedStage) -> dict[str, obj
         "outputs": "",
         "lock": stage.lock,
     }
+
+
+def _done_values(outputs: Outputs | None, now: float) -> dict[str, object]:
+    if outputs is None:
+        return {"finished": None}
+    reason = "it passed in an earlier run"
+    return {"state": StageState.PASSED, "outputs": outputs.model_dump_json(), "reason": reason, "finished": now}
 
 
 def get_run(connection: Connection, context: Context, run: int) -> RunView:
@@ -228,10 +246,10 @@ def _held_locks(connection: Connection, facts: Iterable[StageFacts]) -> set[str]
 def _waits_for_group(connection: Connection, row: AnyRow) -> bool:
     if row.grouping is None or row.state != RunState.QUEUED:
         return False
-    older = select(t.runs.c.id).where(
-        t.runs.c.grouping == row.grouping, t.runs.c.id < row.id, t.runs.c.state.in_(_ACTIVE)
-    )
-    return connection.execute(older.limit(1)).first() is not None
+    # A newer one runs before an older one that is tried again.
+    first = or_(t.runs.c.state == RunState.RUNNING, and_(t.runs.c.state == RunState.QUEUED, t.runs.c.id < row.id))
+    others = select(t.runs.c.id).where(t.runs.c.grouping == row.grouping, t.runs.c.id != row.id, first)
+    return connection.execute(others.limit(1)).first() is not None
 
 
 def _conclude(connection: Connection, context: Context, row: AnyRow, facts: list[StageFacts], now: float) -> list[int]:
@@ -294,6 +312,8 @@ def retry(connection: Connection, context: Context, run: int, from_stage: str | 
     if row.state not in RUN_ENDED:
         raise Conflict(f"run {run} has not ended: cancel it first, or wait")
     stages = stage_rows(connection, run)
+    if not stages:
+        raise Conflict(f"run {run} never had stages: mend what it says, and push again")
     needs = {stage.name: planned_of(stage).needs for stage in stages}
     if from_stage is not None:
         start = {stage.name for stage in stages if from_stage in (stage.name, stage.base)}

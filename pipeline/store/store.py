@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 from pipeline.plan.models import Plan
 from pipeline.protocol import (
@@ -19,6 +19,7 @@ from pipeline.protocol import (
     NewRelease,
     NewRollout,
     Outcome,
+    Outputs,
     Registration,
     Release,
     Renewal,
@@ -31,6 +32,7 @@ from pipeline.protocol import (
 from pipeline.secrets import SecretFolder
 from pipeline.store import attempts, releases, runs, workers
 from pipeline.store import figures as counting
+from pipeline.store import schedules as scheduling
 from pipeline.store import sweep as sweeping
 from pipeline.store import tables as t
 from pipeline.store.context import Context, known_hosts
@@ -83,9 +85,21 @@ class Store:
         with self._database.write() as connection:
             return runs.refuse_run(connection, self._context, event, event_id, pipeline, reason)
 
-    def create_run(self, plan: Plan, event: Event, *, event_id: int | None = None, title: str = "") -> RunView:
+    def create_run(
+        self,
+        plan: Plan,
+        event: Event,
+        *,
+        event_id: int | None = None,
+        title: str = "",
+        done: Mapping[str, Outputs] = MappingProxyType({}),
+    ) -> RunView:
+        """A run with its stages, none begun. `done` are those that passed in an earlier run, with what they gave.
+
+        The same event and pipeline give the same run.
+        """
         with self._database.write() as connection:
-            return runs.create_run(connection, self._context, plan, event, event_id, title)
+            return runs.create_run(connection, self._context, plan, event, event_id, title, done)
 
     def list_runs(
         self,
@@ -142,6 +156,17 @@ class Store:
             runs.approve(connection, self._context, run, stage, who)
             return runs.get_run(connection, self._context, run)
 
+    # Schedules
+
+    def set_schedules(self, event: Event, schedules: Iterable[str]) -> None:
+        """Makes these the schedules of the event's repository, to start runs of its commit. Raises ValueError."""
+        with self._database.write() as connection:
+            scheduling.set_schedules(connection, self._context, event, schedules)
+
+    def has_schedules(self, repository: str) -> bool:
+        with self._database.read() as connection:
+            return scheduling.has_schedules(connection, repository)
+
     # Attempts
 
     def claim(self, attempt: str, worker: str) -> Claim | None:
@@ -178,7 +203,7 @@ class Store:
             return attempts.read_logs(connection, run, stage, attempt=attempt, after=after, limit=limit, tail=tail)
 
     def sweep(self) -> Swept:
-        """Fences leases that ran out, ends deadlines, and finds hints to send (again)."""
+        """Fences leases that ran out, ends deadlines, makes events of schedules, and finds hints to send (again)."""
         with self._database.write() as connection:
             return sweeping.sweep(connection, self._context)
 

@@ -1,4 +1,4 @@
-"""The periodic look at all that time alone can change: leases, deadlines, hints."""
+"""The periodic look at all that time alone can change: leases, deadlines, hints, schedules."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pipeline.store.attempts import again, near_worker
 from pipeline.store.context import Context, last_attempt, move_attempt, move_stage, same_stage, stage_of, values_of
 from pipeline.store.rows import AnyRow, planned_of
 from pipeline.store.runs import advance, describe_timeout
+from pipeline.store.schedules import strike
 from pipeline.views import Ready, StepReady, Swept
 
 _GRACE = 30.0
@@ -117,4 +118,5 @@ def sweep(connection: Connection, context: Context) -> Swept:
         ready=tuple(due_hints(connection, context)),
         steps=tuple(sweep_steps(connection, context)),
         lost=tuple(lost),
+        events=strike(connection, context),
     )

@@ -88,6 +88,17 @@ runs = Table(
     Index(None, "grouping", "state"),
 )
 
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("repository", Text, primary_key=True),
+    Column("schedule", Text, primary_key=True),
+    _text("ref"),
+    _text("sha"),
+    _time("due", null=False),
+    Index(None, "due"),
+)
+
 stages = Table(
     "stages",
     metadata,

@@ -10,7 +10,7 @@ ZERO_SHA = "0" * 40
 
 
 class Event(Frozen):
-    """A push of a branch or a tag, or somebody's wish. Only what a run wants to know."""
+    """A push of a branch or a tag, a moment of a schedule, or somebody's wish. Only what a run wants to know."""
 
     kind: Literal["push", "tag", "manual", "schedule"]
     repository: str
@@ -29,6 +29,8 @@ class Event(Frozen):
     """Unix seconds: when the commit was made."""
     files: tuple[str, ...] | None = None
     """Changed paths, if the forge lists all of them; None: ask git."""
+    schedule: str = ""
+    """Which schedule it was, as the file writes it."""
     local: str | None = None
     """Folder of a checkout to use as it is, uncommitted changes included; never from a hook."""
 

@@ -22,7 +22,9 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 def starts(pipeline: PipelineDef, event: Event, changed: Callable[[], Iterable[str] | None]) -> bool:
-    """Whether a push starts a pipeline. `changed` is only called when paths matter; None from it: unknown."""
+    """Whether an event starts a pipeline. `changed` is only called when paths matter; None from it: unknown."""
+    if event.kind == "schedule":
+        return pipeline.on.schedule is not None and pipeline.on.schedule == event.schedule
     push = pipeline.on.push
     if event.kind not in ("push", "tag") or push is None or event.deleted:
         return False
