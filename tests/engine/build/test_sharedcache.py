@@ -9,6 +9,7 @@ from engine.build import Builder, BuildRequest, Notice, StepCached
 from engine.build.sharedcache import extract
 from engine.config import EngineConfig
 from engine.images.image import Image
+from engine.images.manifest import Manifest, parse
 from engine.images.reference import Reference
 from engine.images.store import ImageStore
 from tests.engine.build.conftest import Bench, FakeRunner
@@ -29,6 +30,10 @@ async def test_a_fresh_host_reuses_what_another_built(bench: Bench, tmp_path: Pa
     async def pull(reference: Reference, platform: object) -> Image:
         for blob in (bench.images.blobs.root / "blobs/sha256").iterdir():
             elsewhere.blobs.put(blob.read_bytes())
+        parsed, parent = parse(manifest), None
+        assert isinstance(parsed, Manifest)
+        for layer, diff_id in zip(parsed.layers, built.config.rootfs.diff_ids, strict=True):
+            parent = elsewhere.import_layer(layer, diff_id, parent).chain_id
         return elsewhere.register_manifest(reference, manifest, descriptor.media_type)
 
     events: list[object] = []
