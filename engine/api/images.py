@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, BinaryIO, cast
 
@@ -167,13 +167,14 @@ async def tag(call: Call) -> web.StreamResponse:
 
 @routes.add("DELETE", "/images/{name:path}")
 async def remove(call: Call) -> web.StreamResponse:
-    remove_image = partial(
-        call.rooms.images.remove,
-        call.params["name"],
-        force=call.flag("force"),
-        prune=not call.flag("noprune"),
-    )
-    return answer.json(_deleted(call, await asyncio.to_thread(remove_image)))
+    name, store = call.params["name"], call.rooms.images
+
+    def work() -> tuple[str, list[Deleted]]:
+        known = store.get(name).id
+        return known, store.remove(name, force=call.flag("force"), prune=not call.flag("noprune"))
+
+    known, removed = await asyncio.to_thread(work)
+    return answer.json(_deleted(call, removed, known))
 
 
 @routes.add("POST", "/images/prune")
@@ -189,13 +190,14 @@ async def prune(call: Call) -> web.StreamResponse:
     return answer.json({"ImagesDeleted": _deleted(call, removed), "SpaceReclaimed": freed})
 
 
-def _deleted(call: Call, removed: Iterable[Deleted]) -> list[dict[str, str]]:
-    """Docker's list of what went, and the events that go with it."""
+def _deleted(call: Call, removed: Sequence[Deleted], known: str = "") -> list[dict[str, str]]:
+    """Docker's list of what went, and the events that go with it. `known`: the image that lost its names."""
     shown: list[dict[str, str]] = []
-    for one in removed:
+    for number, one in enumerate(removed):
         if one.untagged:
             shown.append({"Untagged": one.untagged})
-            _publish(call, "untag", one.untagged, {"name": one.untagged})
+            owner = known or next((later.deleted for later in removed[number:] if later.deleted), one.untagged)
+            _publish(call, "untag", owner, {"name": one.untagged})
         if one.deleted:
             shown.append({"Deleted": one.deleted})
             _publish(call, "delete", one.deleted, {"name": one.deleted})

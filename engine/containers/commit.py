@@ -62,7 +62,10 @@ async def commit(
         finally:
             if frozen:
                 await _thaw(room, container)
-    room.tell(container, "commit", {"comment": comment, "imageID": image.id, "imageRef": reference or ""})
+    known = name.familiar if name else ""
+    if name:
+        room.events.publish("image", "tag", image.id, {"name": known})
+    room.tell(container, "commit", {"comment": comment, "imageID": image.id, "imageRef": known})
     return image
 
 

@@ -48,7 +48,7 @@ async def disconnect(room: Room, container: Container, network: str, *, force: b
         if container.state.alive:
             netns = Path(f"/proc/{container.state.pid}/ns/net")
             await room.networks.disconnect(name, container.id, netns=netns)
-            room.events.publish("network", "disconnect", settings.network_id, {"container": container.id, "name": name})
+            plugging.tell_disconnect(room, container, name, settings)
         del container.network_settings.networks[name]
         if container.state.alive:
             rewrite_hosts(room, container)

@@ -100,10 +100,15 @@ async def unplug(room: Room, container: Container) -> None:
     except EngineError:
         _log.exception("container %s: could not take it off its networks", container.short_id)
     for name, endpoint in was_on:
-        room.events.publish("network", "disconnect", endpoint.network_id, {"container": container.id, "name": name})
+        tell_disconnect(room, container, name, endpoint)
         forget(container, endpoint)
     container.network_settings.ports = {}
     container.network_settings.sandbox_key = ""
+
+
+def tell_disconnect(room: Room, container: Container, network: str, endpoint: EndpointSettings) -> None:
+    attributes = {"container": container.id, "name": network, "type": "bridge"}
+    room.events.publish("network", "disconnect", endpoint.network_id, attributes)
 
 
 def forget(container: Container, endpoint: EndpointSettings) -> None:
