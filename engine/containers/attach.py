@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, cast
 
 from engine.containers import pipes
@@ -29,14 +29,16 @@ class AttachSession:
         self._readers: dict[str, pipes.Reader] = {}
         self._writer: pipes.Writer | None = None
         self._closed = asyncio.Event()
-        self.before: AsyncIterator[tuple[Stream, int, bytes]] | None = None
-        """What was written before, to be told first."""
+        self.log: Callable[[int], AsyncIterator[tuple[Stream, int, bytes]]] | None = None
+        """Gives what was written until a time, to be told first."""
+        self._since = 0
 
     async def bind(self, launcher: Launcher) -> None:
         """Connects to the process, which is there but need not run yet."""
         if self._closed.is_set() or self._bound.is_set():
             return
-        attachment = await launcher.attach(self._id)
+        attachment = await launcher.attach(self._id, unfinished=self.log is not None)
+        self._since = attachment.at
         if self._closed.is_set():
             attachment.close()
             return
@@ -55,10 +57,10 @@ class AttachSession:
         self._bound.set()
 
     async def output(self) -> AsyncIterator[tuple[Stream, bytes]]:
-        if self.before is not None:
-            async for stream, _, data in self.before:
-                yield stream, data
         await self._bound.wait()
+        if self.log is not None:
+            async for stream, _, data in self.log(self._since):
+                yield stream, data
         async with contextlib.aclosing(pipes.merged(self._readers)) as pieces:
             async for name, data in pieces:
                 if self._stdout if name == "stdout" else self._stderr:

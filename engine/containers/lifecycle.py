@@ -323,8 +323,8 @@ class Containers:
             stderr=stderr,
             stdin_once=config.stdin_once,
         )
-        if logs:
-            session.before = self.logs(container.id, stdout=stdout, stderr=stderr)
+        if logs and container.host_config.log_config.type != "none":
+            session.log = lambda until: self.logs(container.id, stdout=stdout, stderr=stderr, until=until)
         async with live.lock:
             if container.state.status == "paused":
                 raise Conflict(f"container {container.short_id} is paused, unpause the container before attach")

@@ -97,11 +97,15 @@ class ExecFailed(EngineError):
 
 @dataclass(frozen=True)
 class Attachment:
-    """Live streams of a container: descriptors to read from, and stdin's to write to; the holder's to close."""
+    """Live streams of a container: descriptors to read from, and stdin's to write to; the holder's to close.
+
+    What is in the log up to `at` (unix nanoseconds) does not come through them, all that is later does.
+    """
 
     stdout: int
     stderr: int | None
     stdin: int | None
+    at: int = 0
 
     def close(self) -> None:
         for fd in (self.stdout, self.stderr, self.stdin):
@@ -215,11 +219,11 @@ class Launcher:
             os.close(null)
         return int(answer["pid"]), received[0] if received else None
 
-    async def attach(self, id: str) -> Attachment:  # noqa: A002
-        """Its streams from now on."""
+    async def attach(self, id: str, *, unfinished: bool = False) -> Attachment:  # noqa: A002
+        """Its streams from now on; with `unfinished` from the beginning of the line that is being written."""
         near, far = zip(os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC), strict=True)
         try:
-            _, received = await self._ask("attach", {"container": id}, far)
+            answer, received = await self._ask("attach", {"container": id, "unfinished": unfinished}, far)
         except EngineError:
             for fd in near:
                 os.close(fd)
@@ -227,7 +231,7 @@ class Launcher:
         finally:
             for fd in far:
                 os.close(fd)
-        return Attachment(near[0], near[1], received[0] if received else None)
+        return Attachment(near[0], near[1], received[0] if received else None, answer["at"])
 
     async def close_stdin(self, id: str) -> None:  # noqa: A002
         """The program reads end-of-file, once every attachment has closed its stdin too."""

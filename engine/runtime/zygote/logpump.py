@@ -110,6 +110,11 @@ class Stream:
         self._log = log
         self._rest = b""
 
+    @property
+    def unfinished(self) -> bytes:
+        """The beginning of a line whose end has not come yet: it is not in the log."""
+        return self._rest
+
     def pump(self) -> bool:
         """Reads what there is, at most one chunk. False at the end of the stream."""
         try:

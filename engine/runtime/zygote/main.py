@@ -280,13 +280,21 @@ class Zygote:
         return None
 
     def _do_attach(self, client: socket.socket, request: dict[str, Any], fds: list[int]) -> None:
-        """Descriptors: where stdout goes, where stderr goes. The reply carries stdin's, if it is open."""
+        """Descriptors: where stdout goes, where stderr goes. The reply carries stdin's, if it is open.
+
+        What is logged up to the reply's `at` came before the first byte that the descriptors get; with `unfinished`
+        they get first what is held back from the log until its line is whole.
+        """
         container = self._get(request)
         for stream, fd in zip(container.streams, fds, strict=False):
             sink = Sink(os.dup(fd))
+            if request["unfinished"] and not sink.write(stream.unfinished):
+                os.close(sink.fd)
+                continue
             stream.sinks.append(sink)
         stdin = container.terminal if container.terminal is not None else container.stdin
-        self._reply(client, request["id"], {"ok": {}}, (stdin,) if stdin is not None else ())
+        answer = {"ok": {"at": time.time_ns()}}
+        self._reply(client, request["id"], answer, (stdin,) if stdin is not None else ())
 
     def _do_close_stdin(self, _: socket.socket, request: dict[str, Any], __: list[int]) -> dict[str, Any]:
         self._get(request).close_stdin()
