@@ -1,0 +1,302 @@
+"""cp, diff, export, commit, volumes and binds of containers with ids of their own: on a real kernel."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.containers.hostconfig import HostConfig
+from engine.containers.model import from_json
+from engine.errors import Forbidden, InvalidInput, NotFound
+from tests.engine.containers.harness import Rooms
+
+pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
+
+
+def host(**more: Any) -> HostConfig:
+    return from_json(HostConfig, {"NetworkMode": "none", **more})
+
+
+def tar(*members: tuple[str, bytes | None, int, int], **links: str) -> io.BytesIO:
+    """(name, content or None for a folder, mode, owner) of each member; `links` are symbolic."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as made:
+        for name, content, mode, owner in members:
+            entry = tarfile.TarInfo(name)
+            entry.mode, entry.uid, entry.gid, entry.mtime = mode, owner, owner, 1_000_000_000
+            entry.type = tarfile.DIRTYPE if content is None else tarfile.REGTYPE
+            entry.size = len(content or b"")
+            made.addfile(entry, io.BytesIO(content or b""))
+        for name, aim in links.items():
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = tarfile.SYMTYPE, aim
+            made.addfile(entry)
+    buffer.seek(0)
+    return buffer
+
+
+async def members(pieces: AsyncIterator[bytes]) -> dict[str, tarfile.TarInfo]:
+    whole = io.BytesIO(b"".join([piece async for piece in pieces]))
+    with tarfile.open(fileobj=whole) as read:
+        return {entry.name: entry for entry in read}
+
+
+async def got(rooms: Rooms, ref: str, path: str) -> dict[str, tarfile.TarInfo]:
+    return await members((await rooms.containers.archive_get(ref, path))[1])
+
+
+@pytest.fixture(params=["running", "created"])
+def running(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "running")
+
+
+async def made(rooms: Rooms, running: bool, **more: Any) -> str:
+    make = rooms.start if running else rooms.create
+    return await make("sleep", "100", **more)
+
+
+async def test_files_come_in_with_their_owners(rooms: Rooms, running: bool) -> None:
+    ref = await made(rooms, running)
+    await rooms.containers.archive_put(
+        ref,
+        "/home/alice",
+        tar(("new", None, 0o750, 1000), ("new/file", b"hello", 0o640, 1000), ("note", b"changed", 0o600, 0)),
+    )
+    if not running:
+        await rooms.containers.start(ref)
+    script = "cat new/file note; stat -c '%u:%g %a %Y %n' . new new/file note /home /etc/passwd"
+    assert await rooms.exec(ref, "sh", "-c", script, working_dir="/home/alice") == (
+        0,
+        "hellochanged1000:1001 755 {} .\n1000:1000 750 1000000000 new\n1000:1000 640 1000000000 new/file\n"
+        "0:0 600 1000000000 note\n0:0 755 {} /home\n0:0 644 {} /etc/passwd\n".format(
+            *(await rooms.exec(ref, "sh", "-c", "stat -c %Y /home/alice /home /etc/passwd"))[1].split()
+        ),
+    )
+
+
+async def test_files_go_out_with_their_owners(rooms: Rooms, running: bool) -> None:
+    ref = await made(rooms, running)
+    found = await got(rooms, ref, "/home/alice")
+    assert set(found) == {"alice", "alice/note"}
+    assert (found["alice"].uid, found["alice/note"].gid, found["alice/note"].size) == (1000, 1001, 9)
+    assert set(await got(rooms, ref, "/home/alice/.")) == {".", "./note"}
+    assert set(await got(rooms, ref, "/home/alice/note")) == {"note"}
+    stat = await rooms.containers.archive_stat(ref, "/home/alice/note")
+    assert (stat["name"], stat["size"], stat["mode"], stat["linkTarget"]) == ("note", 9, 0o644, "")
+    with pytest.raises(NotFound, match="/nowhere"):
+        await rooms.containers.archive_get(ref, "/nowhere")
+
+
+async def test_what_root_wrote_inside_is_roots_outside(rooms: Rooms) -> None:
+    ref = await rooms.start(
+        "sh", "-c", "echo x > /mine; ln /mine /twin; ln -s /mine /link; chown alice /mine; sleep 100"
+    )
+    assert (await rooms.exec(ref, "sh", "-c", "while [ ! -L /link ]; do :; done; sleep 0.05"))[0] == 0
+    upper = rooms.config.data_root / "containers" / ref / "upper"
+    shift = rooms.get(ref).id_shift
+    assert shift > 0
+    assert (upper / "mine").stat().st_uid == shift + 1000
+    found = await got(rooms, ref, "/mine")
+    assert found["mine"].uid == 1000
+    assert (await rooms.containers.archive_stat(ref, "/link"))["linkTarget"] == "/mine"
+    whole = await members(rooms.containers.export(ref))
+    assert whole["mine"].uid == 1000
+    assert whole["twin"].islnk()
+    assert whole["link"].linkname == "/mine"
+    assert whole["home/alice/note"].uid == 1000
+    assert whole["etc/passwd"].uid == 0
+
+
+async def test_links_in_the_container_do_not_lead_out(rooms: Rooms, running: bool, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("of the host")
+    ref = await made(rooms, running)
+    await rooms.containers.archive_put(ref, "/", tar(out=str(tmp_path), up="../../../../../../../.." + str(tmp_path)))
+    for link in ("out", "up"):
+        with pytest.raises(NotFound):
+            await rooms.containers.archive_get(ref, f"/{link}/secret")
+        with pytest.raises((NotFound, InvalidInput)):
+            await rooms.containers.archive_put(ref, f"/{link}", tar(("planted", b"x", 0o644, 0)))
+    # A link in the archive itself is made, and never walked through.
+    with pytest.raises(InvalidInput):
+        await rooms.containers.archive_put(ref, "/", tar(("out/planted", b"x", 0o644, 0)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["secret"]
+
+
+@pytest.mark.parametrize("name", ["../up", "a/../../up", "/../up"])
+async def test_archives_that_step_out(rooms: Rooms, name: str) -> None:
+    ref = await rooms.create("true")
+    with pytest.raises(InvalidInput, match="outside"):
+        await rooms.containers.archive_put(ref, "/tmp", tar((name, b"x", 0o644, 0)))
+
+
+async def test_archives_that_are_none(rooms: Rooms) -> None:
+    ref = await rooms.create("true")
+    for junk in (b"x" * 1000, b"\0" * 511, b"PK\x03\x04" + b"\0" * 2000):
+        with pytest.raises(InvalidInput):
+            await rooms.containers.archive_put(ref, "/tmp", io.BytesIO(junk))
+    with pytest.raises(InvalidInput, match="not a directory"):
+        await rooms.containers.archive_put(ref, "/etc/passwd", tar())
+    with pytest.raises(NotFound):
+        await rooms.containers.archive_put(ref, "/none", tar())
+
+
+async def test_folders_and_files_in_each_others_way(rooms: Rooms) -> None:
+    ref = await rooms.create("true")
+    into = rooms.containers.archive_put
+    await into(ref, "/", tar(("d", None, 0o755, 0), ("f", b"x", 0o644, 0), ("d/full", b"x", 0o644, 0)))
+    with pytest.raises(InvalidInput, match="cannot overwrite directory"):
+        await into(ref, "/", tar(("d", b"x", 0o644, 0)), no_overwrite_dir_non_dir=True)
+    with pytest.raises(InvalidInput, match="cannot overwrite non-directory"):
+        await into(ref, "/", tar(("f", None, 0o755, 0)), no_overwrite_dir_non_dir=True)
+    with pytest.raises(InvalidInput, match="cannot overwrite"):
+        await into(ref, "/", tar(("d", b"x", 0o644, 0)))
+    await into(ref, "/", tar(("f", None, 0o755, 0)))
+    assert set(await got(rooms, ref, "/f")) == {"f"}
+
+
+async def test_a_read_only_container_takes_nothing(rooms: Rooms) -> None:
+    ref = await rooms.start("sleep", "100", host=host(ReadonlyRootfs=True, Tmpfs={"/run": ""}))
+    assert "Read-only file system" in (await rooms.exec(ref, "touch", "/x"))[1]
+    assert (await rooms.exec(ref, "touch", "/run/x"))[0] == 0
+    with pytest.raises(Forbidden, match="read-only"):
+        await rooms.containers.archive_put(ref, "/tmp", tar(("x", b"", 0o644, 0)))
+
+
+async def test_diff(rooms: Rooms) -> None:
+    ref = await rooms.start(
+        "sh", "-c", "echo x >> /home/alice/note; rm /etc/group; mkdir /new; touch /new/x; exec sleep 100"
+    )
+    assert (await rooms.exec(ref, "sh", "-c", "while [ ! -e /new/x ]; do :; done"))[0] == 0
+    assert await rooms.containers.changes(ref) == [
+        {"Path": "/etc", "Kind": 0},
+        {"Path": "/etc/group", "Kind": 2},
+        {"Path": "/home", "Kind": 0},
+        {"Path": "/home/alice", "Kind": 0},
+        {"Path": "/home/alice/note", "Kind": 0},
+        {"Path": "/new", "Kind": 1},
+        {"Path": "/new/x", "Kind": 1},
+    ]
+
+
+async def test_commit_makes_an_image_with_the_files_true_owners(rooms: Rooms) -> None:
+    script = "echo x > /mine; chown alice /mine; chmod 4755 /mine; rm -r /home/alice; echo done"
+    ref = await rooms.start("sh", "-c", script, labels={"a": "b"})
+    await rooms.containers.wait(ref)
+    image = await rooms.containers.commit(ref, reference="made:1", changes=['CMD ["cat", "/mine"]'], author="me")
+    again = await rooms.containers.create(None, type(rooms.get(ref).config)(image="made:1"), host())
+    await rooms.containers.start(again.id)
+    await rooms.containers.wait(again.id)
+    assert (await rooms.said(again.id))[0] == b"x\n"
+    assert again.image == image.id
+    # From another range of ids, and still alice's.
+    assert again.id_shift != rooms.get(ref).id_shift
+    assert (await got(rooms, again.id, "/mine"))["mine"].uid == 1000
+    assert (await got(rooms, again.id, "/mine"))["mine"].mode == 0o4755
+    with pytest.raises(NotFound):
+        await rooms.containers.archive_get(again.id, "/home/alice")
+
+
+async def test_a_volume_is_filled_once_and_shared(rooms: Rooms) -> None:
+    first = await rooms.start("sh", "-c", "echo more > /home/alice/more; chown alice /home/alice/more",
+                              host=host(Binds=["data:/home/alice"]))  # fmt: skip
+    await rooms.containers.wait(first)
+    _, seen, _ = await rooms.run("sh", "-c", "stat -c '%u:%g %n' /data /data/*; rm /data/note",
+                                 host=host(Binds=["data:/data"]))  # fmt: skip
+    assert seen == "1000:1001 /data\n1000:0 /data/more\n1000:1001 /data/note\n"
+    # It is not filled again, and it has the host's ids.
+    volume = rooms.containers.volumes.get("data")
+    assert sorted(path.name for path in volume.path.iterdir()) == ["more"]
+    assert (volume.path / "more").stat().st_uid == 1000
+    found = await got(rooms, first, "/home/alice")
+    assert found["alice/more"].uid == 1000
+    await rooms.containers.archive_put(first, "/home/alice", tar(("put", b"x", 0o600, 7)))
+    assert (volume.path / "put").stat().st_uid == 7
+    await rooms.containers.remove(first)
+    rooms.containers.volumes.remove("data")
+
+
+async def test_a_read_only_volume(rooms: Rooms) -> None:
+    ref = await rooms.start("sleep", "100", host=host(Binds=["ro-data:/data:ro"]))
+    assert "Read-only" in (await rooms.exec(ref, "touch", "/data/x"))[1]
+    with pytest.raises(Forbidden, match="volume is marked read-only"):
+        await rooms.containers.archive_put(ref, "/data", tar(("x", b"", 0o644, 0)))
+    await rooms.containers.remove(ref, force=True)
+    rooms.containers.volumes.remove("ro-data")
+
+
+async def test_a_bind_belongs_to_both_sides(rooms: Rooms, tmp_path: Path) -> None:
+    (tmp_path / "in/sub").mkdir(parents=True)
+    (tmp_path / "in/file").write_text("of the host\n")
+    os.chown(tmp_path / "in/file", 1000, 1001)
+    script = "cat /b/file; stat -c %u:%g /b /b/file; echo x > /b/new; chown alice /b/new; touch /ro/x"
+    exited, out, err = await rooms.run(
+        "sh", "-c", script, host=host(Binds=[f"{tmp_path}/in:/b", f"{tmp_path}/in/sub:/ro:ro"])
+    )
+    assert out == "of the host\n0:0\n1000:1001\n"
+    assert "Read-only" in err
+    assert exited.code == 1
+    assert (tmp_path / "in/new").stat().st_uid == 1000
+    assert (tmp_path / "in/new").stat().st_gid == 0
+
+
+async def test_a_bind_that_is_not_there(rooms: Rooms, tmp_path: Path) -> None:
+    await rooms.run("touch", "/b/x", host=host(Binds=[f"{tmp_path}/made:/b"]))
+    assert (tmp_path / "made/x").exists()
+    mount = {"Type": "bind", "Source": f"{tmp_path}/none", "Target": "/b"}
+    with pytest.raises(InvalidInput, match="does not exist"):
+        await rooms.create("true", host=host(Mounts=[mount]))
+    assert not (tmp_path / "none").exists()
+
+
+async def test_tmpfs_and_shared_memory(rooms: Rooms) -> None:
+    script = "grep -E ' /(t|m|dev/shm) ' /proc/mounts | cut -d' ' -f2-4 | sed 's/,uid=[0-9]*,gid=[0-9]*//'"
+    mount = {"Type": "tmpfs", "Target": "/m", "TmpfsOptions": {"SizeBytes": 65536, "Mode": 0o700}}
+    wanted = host(Tmpfs={"/t": "size=1m,exec"}, ShmSize=1 << 20, Mounts=[mount])
+    _, seen, _ = await rooms.run("sh", "-c", script, host=wanted)
+    assert sorted(seen.splitlines()) == [
+        "/dev/shm tmpfs rw,nosuid,nodev,noexec,relatime,size=1024k",
+        "/m tmpfs rw,nosuid,nodev,noexec,relatime,size=64k,mode=700",
+        "/t tmpfs rw,nosuid,nodev,relatime,size=1024k",
+    ]
+
+
+async def test_a_working_folder_is_made(rooms: Rooms) -> None:
+    _, seen, _ = await rooms.run("sh", "-c", "pwd; stat -c %u:%g . /made", working_dir="/made/deep")
+    assert seen == "/made/deep\n0:0\n0:0\n"
+
+
+async def test_volumes_from_another_container(rooms: Rooms) -> None:
+    first = await rooms.create("true", host=host(Binds=["shared:/data"]))
+    _, seen, _ = await rooms.run("sh", "-c", "touch /data/x; ls /data", host=host(VolumesFrom=[first]))
+    assert seen == "x\n"
+    _, _, err = await rooms.run("touch", "/data/y", host=host(VolumesFrom=[f"{first}:ro"]))
+    assert "Read-only" in err
+    await rooms.containers.remove(first)
+    rooms.containers.volumes.remove("shared")
+
+
+async def test_joining_another_containers_namespaces(rooms: Rooms) -> None:
+    first = await rooms.start("sh", "-c", "sleep 1234", hostname="first")
+    joins = host(NetworkMode=f"container:{first}", PidMode=f"container:{first}", IpcMode=f"container:{first}")
+    _, seen, _ = await rooms.run("sh", "-c", "ps | grep -c '[s]leep 1234'; readlink /proc/self/ns/net", host=joins)
+    count, network = seen.split()
+    assert int(count) >= 1
+    assert os.readlink(f"/proc/{rooms.get(first).state.pid}/ns/net") == network
+
+
+async def test_the_hosts_namespaces(rooms: Rooms) -> None:
+    wanted = host(NetworkMode="host", PidMode="host", IpcMode="host", UTSMode="host")
+    script = "for n in net pid ipc uts mnt user; do readlink /proc/self/ns/$n; done"
+    _, seen, _ = await rooms.run("sh", "-c", script, host=wanted)
+    ours = [os.readlink(f"/proc/self/ns/{name}") for name in ("net", "pid", "ipc", "uts", "mnt", "user")]
+    theirs = seen.split()
+    assert theirs[:4] == ours[:4]
+    assert theirs[4] != ours[4]
+    # Root of the host's namespaces can only be the host's.
+    assert theirs[5] == ours[5]
