@@ -144,7 +144,8 @@ async def inspect(call: Call) -> web.StreamResponse:
     def look() -> dict[str, Any]:
         store = call.rooms.images
         image = store.get(call.params["name"])
-        folders = [str(store.layer_folder(chain)) for chain in reversed(image.config.chain_ids)]
+        # Where they are, or will be: a snapshot's layer is unpacked when somebody needs its files.
+        folders = [str(store.layers.folder(chain)) for chain in reversed(image.config.chain_ids)]
         return imagejson.described(image, call.version, folders)
 
     return answer.json(await asyncio.to_thread(look))
