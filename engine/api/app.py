@@ -25,6 +25,7 @@ from engine.api import (
     negotiate,
     networks,
     system,
+    transfers,
     volumes,
 )
 from engine.api.call import Call
@@ -33,6 +34,12 @@ from engine.api.rooms import Rooms
 from engine.api.router import Route, Routes
 
 _log = logging.getLogger(__name__)
+_MODULES = (
+    *(system, info, events, metrics),
+    *(containers, execs, archive),
+    *(images, transfers, build),
+    *(networks, volumes),
+)
 _READ_BUFFER = 1 << 20
 _SWALLOWED = 256 << 10
 _SWALLOW_SECONDS = 0.5
@@ -44,7 +51,20 @@ class Api:
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
         self._routes = Routes()
-        for module in (system, info, events, containers, execs, archive, images, build, networks, volumes, metrics):
+        for module in (
+            system,
+            info,
+            events,
+            containers,
+            execs,
+            archive,
+            images,
+            transfers,
+            build,
+            networks,
+            volumes,
+            metrics,
+        ):
             self._routes.include(module.routes)
         self._headers = {
             "Api-Version": negotiate.text(negotiate.NEWEST),

@@ -5,30 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from aiohttp import web
 
-from engine.api import answer, filters, imagejson, progress
+from engine.api import answer, filters, imagejson
 from engine.api.call import Call
-from engine.api.credentials import auth_from
 from engine.api.errors import NotImplementedHere
 from engine.api.router import Routes
 from engine.containers import times
-from engine.errors import InvalidInput, NotFound
-from engine.images.archive.load import load
-from engine.images.archive.plain import import_tar
-from engine.images.archive.save import save
-from engine.images.descriptor import Platform
+from engine.errors import InvalidInput
 from engine.images.image import Deleted, Image
 from engine.images.reference import Reference
-from engine.registry.client import pull, push
 
 routes = Routes()
 _FILTERS = frozenset({"reference", "dangling", "label", "label!", "before", "since", "until"})
 
 
-def _reference(repository: str, tag: str) -> Reference:
+def reference_of(repository: str, tag: str) -> Reference:
     """`tag` may be a digest as well."""
     if not repository:
         raise InvalidInput("invalid reference format: no repository given")
@@ -80,65 +74,6 @@ def _called(image: Image, patterns: Sequence[str]) -> list[str]:
     return found
 
 
-@routes.add("POST", "/images/create", streaming=True)
-async def create(call: Call) -> web.StreamResponse:
-    """Pull from a registry, or import a root file system."""
-    if call.text("fromSrc"):
-        return await _import(call)
-    reference = _reference(call.text("fromImage"), call.text("tag"))
-    auth = auth_from(call)
-
-    async def work(say: progress.Say) -> None:
-        before = _known(call, reference)
-        say({"status": f"Pulling from {reference.path}", "id": reference.tag or reference.digest})
-        image = await pull(
-            call.rooms.registry,
-            reference,
-            call.rooms.images,
-            platform=call.text("platform") or None,
-            auth=auth,
-            progress=progress.Layers(say, call.rooms.metrics.layer_bytes.labels("in")),
-        )
-        digest = image.manifest.digest if image.manifest else image.id
-        say({"status": f"Digest: {digest}"})
-        state = "Image is up to date" if before == image.id else "Downloaded newer image"
-        say({"status": f"Status: {state} for {reference.familiar}"})
-        _publish(call, "pull", reference.familiar, {"name": reference.familiar_repository})
-
-    return await progress.stream(call, work)
-
-
-def _known(call: Call, reference: Reference) -> str:
-    try:
-        return call.rooms.images.get(str(reference)).id
-    except NotFound:
-        return ""
-
-
-@routes.add("POST", "/images/{name:path}/push", streaming=True)
-async def push_(call: Call) -> web.StreamResponse:
-    reference = _reference(call.params["name"], call.text("tag"))
-    image = call.rooms.images.get(str(reference))
-    auth = auth_from(call)
-
-    async def work(say: progress.Say) -> None:
-        say({"status": f"The push refers to repository [{reference.repository}]"})
-        result = await push(
-            call.rooms.registry,
-            call.rooms.images,
-            image,
-            reference,
-            auth=auth,
-            progress=progress.Layers(say, call.rooms.metrics.layer_bytes.labels("out")),
-        )
-        say({"status": f"{reference.tag}: digest: {result.digest} size: {result.size}"})
-        aux = {"Tag": reference.tag, "Digest": result.digest, "Size": result.size}
-        say({"progressDetail": {}, "aux": aux})
-        _publish(call, "push", reference.familiar, {"name": reference.familiar_repository})
-
-    return await progress.stream(call, work)
-
-
 @routes.add("GET", "/images/{name:path}/json")
 async def inspect(call: Call) -> web.StreamResponse:
     def look() -> dict[str, Any]:
@@ -160,9 +95,9 @@ async def history(call: Call) -> web.StreamResponse:
 @routes.add("POST", "/images/{name:path}/tag")
 async def tag(call: Call) -> web.StreamResponse:
     image = await asyncio.to_thread(call.rooms.images.get, call.params["name"])
-    reference = _reference(call.text("repo"), call.text("tag"))
+    reference = reference_of(call.text("repo"), call.text("tag"))
     await asyncio.to_thread(call.rooms.images.tag, image.id, reference)
-    _publish(call, "tag", image.id, {"name": reference.familiar})
+    publish(call, "tag", image.id, {"name": reference.familiar})
     return answer.empty(201)
 
 
@@ -198,56 +133,11 @@ def _deleted(call: Call, removed: Sequence[Deleted], known: str = "") -> list[di
         if one.untagged:
             shown.append({"Untagged": one.untagged})
             owner = known or next((later.deleted for later in removed[number:] if later.deleted), one.untagged)
-            _publish(call, "untag", owner, {"name": one.untagged})
+            publish(call, "untag", owner, {"name": one.untagged})
         if one.deleted:
             shown.append({"Deleted": one.deleted})
-            _publish(call, "delete", one.deleted, {"name": one.deleted})
+            publish(call, "delete", one.deleted, {"name": one.deleted})
     return shown
-
-
-@routes.add("GET", "/images/get", streaming=True)
-@routes.add("GET", "/images/{name:path}/get", streaming=True)
-async def save_(call: Call) -> web.StreamResponse:
-    names = [call.params["name"]] if "name" in call.params else call.texts("names")
-    if not names:
-        raise InvalidInput("no images given: names is empty")
-    return await answer.written(call, "application/x-tar", partial(save, call.rooms.images, names))
-
-
-@routes.add("POST", "/images/load", streaming=True)
-async def load_(call: Call) -> web.StreamResponse:
-    async def work(say: progress.Say) -> None:
-        images = await asyncio.to_thread(load, call.rooms.images, cast(BinaryIO, call.file()))
-        for image in images:
-            for name in image.tags or (image.id,):
-                kind = "Loaded image" if image.tags else "Loaded image ID"
-                say({"stream": f"{kind}: {name}\n"})
-            _publish(call, "load", image.id, {"name": image.id})
-
-    return await progress.stream(call, work)
-
-
-async def _import(call: Call) -> web.StreamResponse:
-    if call.text("fromSrc") != "-":
-        raise InvalidInput("import from an address is not supported: download the archive, and import it")
-    reference = _reference(call.text("repo"), call.text("tag")) if call.text("repo") else None
-    platform = call.text("platform")
-
-    async def work(say: progress.Say) -> None:
-        importing = partial(
-            import_tar,
-            call.rooms.images,
-            cast(BinaryIO, call.file()),
-            reference,
-            changes=call.texts("changes"),
-            message=call.text("message"),
-            platform=Platform.parse(platform) if platform else None,
-        )
-        image = await asyncio.to_thread(importing)
-        say({"status": image.id})
-        _publish(call, "import", image.id, {"name": reference.familiar if reference else image.id})
-
-    return await progress.stream(call, work)
 
 
 @routes.add("GET", "/images/search")
@@ -255,5 +145,5 @@ async def search(call: Call) -> web.StreamResponse:
     raise NotImplementedHere("this engine does not search registries")
 
 
-def _publish(call: Call, action: str, actor: str, attributes: dict[str, str]) -> None:
+def publish(call: Call, action: str, actor: str, attributes: dict[str, str]) -> None:
     call.rooms.events.publish("image", action, actor, attributes)

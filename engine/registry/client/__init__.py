@@ -5,6 +5,7 @@ from engine.registry.client.login import domain_of, login
 from engine.registry.client.progress import Progress, ProgressEvent
 from engine.registry.client.pull import pull
 from engine.registry.client.push import Pushed, push
+from engine.registry.client.tags import list_tags
 from engine.registry.client.transport import Patience, RegistryClient
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Pushed",
     "RegistryClient",
     "domain_of",
+    "list_tags",
     "login",
     "pull",
     "push",

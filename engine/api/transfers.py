@@ -1,0 +1,162 @@
+"""Images in and out: pull, push, save, load, import."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import BinaryIO, cast
+
+from aiohttp import web
+
+from engine.api import answer, progress
+from engine.api.call import Call
+from engine.api.credentials import auth_from
+from engine.api.images import publish, reference_of
+from engine.api.router import Routes
+from engine.errors import InvalidInput, NotFound
+from engine.images.archive.load import load
+from engine.images.archive.plain import import_tar
+from engine.images.archive.save import save
+from engine.images.descriptor import Platform
+from engine.images.image import Image
+from engine.images.reference import Reference
+from engine.registry.client import Auth, list_tags, pull, push
+
+routes = Routes()
+
+
+@routes.add("POST", "/images/create", streaming=True)
+async def create(call: Call) -> web.StreamResponse:
+    """Pull from a registry, or import a root file system."""
+    if call.text("fromSrc"):
+        return await _import(call)
+    reference = reference_of(call.text("fromImage"), call.text("tag"))
+    everything = not call.text("tag") and not _names_one(call.text("fromImage"))
+    auth = auth_from(call)
+
+    async def work(say: progress.Say) -> None:
+        if not everything:
+            await _pull(call, reference, auth, say)
+            return
+        for tag in await list_tags(call.rooms.registry, reference, auth=auth):
+            await _pull(call, reference.with_tag(tag), auth, say)
+
+    return await progress.stream(call, work)
+
+
+def _names_one(name: str) -> bool:
+    """Whether there is a tag or a digest; without one a name stands for all images of its repository."""
+    return "@" in name or ":" in name.rpartition("/")[2]
+
+
+async def _pull(call: Call, reference: Reference, auth: Auth | None, say: progress.Say) -> None:
+    before = _known(call, reference)
+    say({"status": f"Pulling from {reference.path}", "id": reference.tag or reference.digest})
+    image = await pull(
+        call.rooms.registry,
+        reference,
+        call.rooms.images,
+        platform=call.text("platform") or None,
+        auth=auth,
+        progress=progress.Layers(say, call.rooms.metrics.layer_bytes.labels("in")),
+    )
+    digest = image.manifest.digest if image.manifest else image.id
+    say({"status": f"Digest: {digest}"})
+    state = "Image is up to date" if before == image.id else "Downloaded newer image"
+    say({"status": f"Status: {state} for {reference.familiar}"})
+    publish(call, "pull", reference.familiar, {"name": reference.familiar_repository})
+
+
+def _known(call: Call, reference: Reference) -> str:
+    try:
+        return call.rooms.images.get(str(reference)).id
+    except NotFound:
+        return ""
+
+
+@routes.add("POST", "/images/{name:path}/push", streaming=True)
+async def push_(call: Call) -> web.StreamResponse:
+    chosen = await asyncio.to_thread(_to_push, call)
+    auth = auth_from(call)
+
+    async def work(say: progress.Say) -> None:
+        for number, (reference, image) in enumerate(chosen):
+            if number == 0:
+                say({"status": f"The push refers to repository [{reference.repository}]"})
+            result = await push(
+                call.rooms.registry,
+                call.rooms.images,
+                image,
+                reference,
+                auth=auth,
+                progress=progress.Layers(say, call.rooms.metrics.layer_bytes.labels("out")),
+            )
+            say({"status": f"{reference.tag}: digest: {result.digest} size: {result.size}"})
+            aux = {"Tag": reference.tag, "Digest": result.digest, "Size": result.size}
+            say({"progressDetail": {}, "aux": aux})
+            publish(call, "push", reference.familiar, {"name": reference.familiar_repository})
+
+    return await progress.stream(call, work)
+
+
+def _to_push(call: Call) -> list[tuple[Reference, Image]]:
+    """The one that a tag names; without a tag all of the repository. Raises NotFound."""
+    name, tag = call.params["name"], call.text("tag")
+    if tag or _names_one(name):
+        reference = reference_of(name, tag)
+        return [(reference, call.rooms.images.get(str(reference)))]
+    repository = Reference.parse_repository(name)
+    found = [
+        (reference, image)
+        for image in call.rooms.images.list()
+        for reference in map(Reference.parse, image.tags)
+        if reference.repository == repository.repository
+    ]
+    if not found:
+        raise NotFound(f"An image does not exist locally with the tag: {repository.familiar_repository}")
+    return sorted(found, key=lambda pair: pair[0].tag or "")
+
+
+@routes.add("GET", "/images/get", streaming=True)
+@routes.add("GET", "/images/{name:path}/get", streaming=True)
+async def save_(call: Call) -> web.StreamResponse:
+    names = [call.params["name"]] if "name" in call.params else call.texts("names")
+    if not names:
+        raise InvalidInput("no images given: names is empty")
+    return await answer.written(call, "application/x-tar", partial(save, call.rooms.images, names))
+
+
+@routes.add("POST", "/images/load", streaming=True)
+async def load_(call: Call) -> web.StreamResponse:
+    async def work(say: progress.Say) -> None:
+        images = await asyncio.to_thread(load, call.rooms.images, cast(BinaryIO, call.file()))
+        for image in images:
+            for name in image.tags or (image.id,):
+                kind = "Loaded image" if image.tags else "Loaded image ID"
+                say({"stream": f"{kind}: {name}\n"})
+            publish(call, "load", image.id, {"name": image.id})
+
+    return await progress.stream(call, work)
+
+
+async def _import(call: Call) -> web.StreamResponse:
+    if call.text("fromSrc") != "-":
+        raise InvalidInput("import from an address is not supported: download the archive, and import it")
+    reference = reference_of(call.text("repo"), call.text("tag")) if call.text("repo") else None
+    platform = call.text("platform")
+
+    async def work(say: progress.Say) -> None:
+        importing = partial(
+            import_tar,
+            call.rooms.images,
+            cast(BinaryIO, call.file()),
+            reference,
+            changes=call.texts("changes"),
+            message=call.text("message"),
+            platform=Platform.parse(platform) if platform else None,
+        )
+        image = await asyncio.to_thread(importing)
+        say({"status": image.id})
+        publish(call, "import", image.id, {"name": reference.familiar if reference else image.id})
+
+    return await progress.stream(call, work)
