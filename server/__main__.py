@@ -50,10 +50,11 @@ def _address(listen: str | None) -> dict[str, Any]:
 
 
 def _listen(settings: Settings) -> socket.socket:
+    from server.serving import listen
+
     host, port = settings.listen_host, settings.listen_port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=512)
+        return listen(host, port)
     except OSError as error:
         raise click.ClickException(
             f"{host}:{port}: {error.strerror}: choose another address with --listen or SHIPWAY_LISTEN_PORT"

@@ -217,13 +217,12 @@ class Conductor:
 
     def earlier_release(self, service: str) -> Release | None:
         """Where a rollback without a named release leads: the last one before that was live with another image."""
+        known = self.store.list_releases(service, limit=500)
         current = self.store.current_release(service)
         if current is None:
             return None
-        for each in self.store.list_releases(service, limit=500):
-            if each.live is not None and each.number < current.number and each.digest != current.digest:
-                return each
-        return None
+        other = (each for each in known if each.number < current.number and each.digest != current.digest)
+        return next((each for each in other if each.live is not None), None)
 
     def _manual(self, repository: str, spec: DeploySpec, title: str, who: str, commit: str = "") -> RunView:
         stage = PlannedStage(name="deploy", base="deploy", spec=spec, lock=f"deploy:{spec.service.name}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest
@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pipeline.protocol import ReplicaState
+from pipeline.run.states import RUN_ENDED
 from pipeline.store.figures import Figures, Histogram
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -28,7 +29,8 @@ class _Rows(Collector):
 
     def collect(self) -> Iterator[Any]:
         f = self.figures
-        yield _counter("shipway_runs", "Runs that ended.", ("pipeline", "result"), f.runs)
+        runs = _whole(f.runs, sorted(RUN_ENDED))
+        yield _counter("shipway_runs", "Runs that ended.", ("pipeline", "result"), runs)
         yield _histogram("shipway_run_duration_seconds", "First claim to end of a run.", ("pipeline",), f.run_duration)
         of_stage = ("pipeline", "stage", "kind", "result")
         yield _histogram("shipway_stage_duration_seconds", "First claim to end of a stage.", of_stage, f.stage_duration)
@@ -37,8 +39,10 @@ class _Rows(Collector):
             "shipway_trigger_to_start_seconds", "Event received to the run's first claim.", (), f.trigger_to_start
         )
         of_release = ("service", "environment", "result")
-        yield _counter("shipway_deployments", "Releases whose rollout ended.", of_release, f.deployments)
-        yield _counter("shipway_rollbacks", "Returns to an older release.", ("service", "reason"), f.rollbacks)
+        deployments = _whole(f.deployments, ("passed", "failed"))
+        yield _counter("shipway_deployments", "Releases whose rollout ended.", of_release, deployments)
+        rollbacks = _whole({(key[0], ""): 0 for key in f.deployments} | f.rollbacks, ("failed_rollout", "manual"))
+        yield _counter("shipway_rollbacks", "Returns to an older release.", ("service", "reason"), rollbacks)
         yield _histogram("shipway_lead_time_seconds", "Commit to live.", (), f.lead_time)
         yield _histogram(
             "shipway_time_to_restore_seconds", "Start of a failed rollout to a whole service.", (), f.time_to_restore
@@ -61,6 +65,13 @@ class _Rows(Collector):
                 number = sum(each.service == service and each.state is state for each in seen)
                 replicas.add_metric((service, state.value), number)
         yield replicas
+
+
+def _whole(values: Mapping[tuple[str, ...], int], last: Sequence[str]) -> dict[tuple[str, ...], int]:
+    """With a zero for each value of the last label that was not met yet: an increase from nothing to one is
+    none for Prometheus."""
+    first = {key[:-1]: None for key in values}
+    return {(*key, label): values.get((*key, label), 0) for key in first for label in last}
 
 
 def _counter(name: str, text: str, labels: tuple[str, ...], values: Any) -> CounterMetricFamily:

@@ -12,6 +12,21 @@ from server.dispatch import Dispatcher
 from server.live import Feed
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket; port 0 lets the system choose. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # socket.create_server leaves the protocol open, and asyncio then leaves Nagle's algorithm on: 40 ms an answer.
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+        made.listen(512)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
 class Serving(uvicorn.Server):
     """The application on sockets that are already open: `run(sockets=[…])` until SIGTERM or SIGINT."""
 
