@@ -67,7 +67,7 @@ class _Rows(Collector):
         yield replicas
 
 
-def _whole(values: Mapping[tuple[str, ...], int], last: Sequence[str]) -> dict[tuple[str, ...], int]:
+def _whole(values: Mapping[Any, int], last: Sequence[str]) -> dict[tuple[str, ...], int]:
     """With a zero for each value of the last label that was not met yet: an increase from nothing to one is
     none for Prometheus."""
     first = {key[:-1]: None for key in values}
