@@ -47,7 +47,7 @@ def spec_of(argv: list[str], shift: int = 0) -> Spec:
             container_id="bench",
             hostname="bench",
             user=ResolvedUser(uid=0, gid=0, groups=(), home="/"),
-            cgroups_path=f"{CGROUP}/bench",
+            cgroups_path="",
             id_shift=shift,
             sharing=specs.Sharing(user="" if shift else "host"),
         ),

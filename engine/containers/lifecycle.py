@@ -95,6 +95,7 @@ class Containers:
         registry.load()
         images.users = self._users_of_image
         launcher.on_exit = self._on_exit
+        launcher.on_lost = self._on_lost
 
     async def restore(self) -> None:
         """At the engine's start: learns what happened meanwhile and starts what its policy wants running."""
@@ -118,7 +119,7 @@ class Containers:
 
     async def close(self) -> None:
         """Stops watching. Containers run on."""
-        self._room.launcher.on_exit = None
+        self._room.launcher.on_exit = self._room.launcher.on_lost = None
         tasks = list(self._tasks)
         for container in self._registry:
             live = self._registry.live(container)
@@ -135,6 +136,18 @@ class Containers:
             container = self._registry.get(container_id)
             self._executions.container_ended(container)
             self._spawn(self._exits.ended(container, end))
+
+    def _on_lost(self) -> None:
+        _log.error("the process that holds the containers has died, and they with it: starting another")
+        # Only those of now: whatever starts from here on is another zygote's.
+        self._spawn(self._revive([container for container in self._registry if container.state.alive]))
+
+    async def _revive(self, lost: builtins.list[Container]) -> None:
+        try:
+            await self._room.launcher.revive()
+        except (EngineError, OSError):
+            _log.exception("no container can be started any more: restart the engine")
+        await restoring.mourn(lost, self._exits.ended, self._executions.container_ended)
 
     def _spawn(self, work: Any) -> None:
         task: asyncio.Task[None] = asyncio.create_task(work)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from engine.containers import plugging, restart, times
 from engine.containers.model import Container
@@ -16,6 +16,7 @@ from engine.runtime.launcher import Exit, RuntimeState
 _log = logging.getLogger(__name__)
 _LOST = 255
 """The exit code of a container whose end nobody saw, as in Docker."""
+_KILLED = 137
 
 
 async def reconcile(
@@ -28,11 +29,9 @@ async def reconcile(
     for container_id, state in found.items():
         if container_id not in room.registry:
             await _destroy(room, state)
-    live: set[str] = set()
-    for container in room.registry:
-        if await _one(room, container, found.get(container.id), ended, running):
-            live.add(container.id)
-    await room.networks.reconcile(live)
+    containers = list(room.registry)
+    runs = await asyncio.gather(*(_one(room, one, found.get(one.id), ended, running) for one in containers))
+    await room.networks.reconcile({one.id for one, alive in zip(containers, runs, strict=True) if alive})
     again = []
     for container in room.registry:
         if container.state.alive:
@@ -48,6 +47,19 @@ async def reconcile(
     return again
 
 
+async def mourn(
+    lost: Sequence[Container],
+    ended: Callable[[Container, Exit], Awaitable[None]],
+    executions_end: Callable[[Container], None],
+) -> None:
+    """Their zygote has died, and has taken them along."""
+    now = times.now() / 1e9
+    for container in lost:
+        executions_end(container)
+    ends = [Exit(_KILLED, False, times.parse_rfc3339(one.state.started_at) / 1e9, now) for one in lost]
+    await asyncio.gather(*(ended(one, end) for one, end in zip(lost, ends, strict=True)))
+
+
 async def _one(
     room: Room,
     container: Container,
@@ -59,7 +71,7 @@ async def _one(
     state = container.state
     if there is not None and there.status in ("running", "paused"):
         # It may have been started just before the crash, without its record saying so.
-        state.status = "paused" if there.status == "paused" or state.status == "paused" else "running"
+        state.status = "paused" if there.status == "paused" else "running"
         state.pid = there.pid
         if there.started_at:
             state.started_at = times.rfc3339(times.from_unix(there.started_at))

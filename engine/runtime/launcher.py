@@ -13,18 +13,17 @@ import functools
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from engine.errors import Conflict, EngineError, NotFound, SystemFailure
+from engine.errors import Conflict, EngineError, InvalidInput, NotFound, SystemFailure
 from engine.kernel.cgroup.base import Cgroup
 from engine.kernel.cgroup.host import cgroup, groups_below
 from engine.kernel.seccomp import SeccompError, compile_filter
@@ -76,6 +75,7 @@ class RuntimeState:
 
     id: str
     pid: int
+    cgroup: str
     status: str
     tty: bool
     started_at: float
@@ -119,6 +119,8 @@ class Launcher:
 
     def __init__(self, exec_root: Path, cgroup_parent: str) -> None:
         self.on_exit: Callable[[str, str | None, Exit], None] | None = None
+        self.on_lost: Callable[[], None] | None = None
+        """The zygote has died, and its containers with it: `revive` starts another."""
         self._exec_root = exec_root
         self._cgroup_parent = cgroup_parent
         self._socket: socket.socket
@@ -126,8 +128,10 @@ class Launcher:
         self._waiting: dict[tuple[str, str | None], builtins.list[asyncio.Future[Exit]]] = {}
         self._exits: dict[tuple[str, str | None], Exit] = {}
         self._paused: set[str] = set()
+        self._groups: dict[str, str] = {}
         self._number = 0
         self._lost = False
+        self._ending = False
         self._gone = asyncio.Event()
 
     @classmethod
@@ -135,19 +139,34 @@ class Launcher:
         """Joins the zygote that serves `exec_root`, or starts one after clearing what a dead one left."""
         launcher = cls(exec_root, cgroup_parent)
         exec_root.mkdir(mode=0o711, parents=True, exist_ok=True)
-        path = str(exec_root / "zygote.sock")
+        await launcher._join()
+        return launcher
+
+    async def revive(self) -> None:
+        """After the zygote's death: ends what it left and starts a new one, which has no containers."""
+        self._socket.close()
+        self._lost = False
+        self._gone.clear()
+        for forgotten in (self._exits, self._paused, self._groups):
+            forgotten.clear()
+        await self._join()
+
+    async def _join(self) -> None:
+        path = str(self._exec_root / "zygote.sock")
         joined = _try_connect(path)
         if joined is None:
-            await asyncio.to_thread(_reclaim, exec_root, cgroup_parent)
-            joined = await asyncio.to_thread(_start_zygote, exec_root, cgroup_parent, path)
+            await asyncio.to_thread(_reclaim, self._exec_root, self._cgroup_parent)
+            joined = await asyncio.to_thread(_start_zygote, self._exec_root, self._cgroup_parent, path)
         joined.setblocking(False)
         protocol.widen(joined)
-        launcher._socket = joined
-        asyncio.get_running_loop().add_reader(joined.fileno(), launcher._readable)
-        for state in await launcher.list():
+        self._socket = joined
+        asyncio.get_running_loop().add_reader(joined.fileno(), self._readable)
+        for state in await self.list():
+            self._groups[state.id] = state.cgroup
             if state.exit is not None:
-                launcher._exits[state.id, None] = state.exit
-        return launcher
+                self._exits[state.id, None] = state.exit
+            elif await asyncio.to_thread(cgroup(state.cgroup).frozen):
+                self._paused.add(state.id)
 
     async def create(
         self,
@@ -162,10 +181,11 @@ class Launcher:
 
         Raises Conflict (the id is taken), ExecFailed, SystemFailure.
         """
+        group = self._group_of(id, spec.linux.cgroups_path)
         request = {
             "container": id,
             "spec": json.loads(msgspec.json.encode(spec)),
-            "cgroup": self._cgroup(id),
+            "cgroup": group,
             "rootfs": _plain(rootfs),
             "log": _plain(log),
             "open_stdin": open_stdin,
@@ -174,6 +194,7 @@ class Launcher:
         # The zygote takes the compiled filter; the profile would only fill its memory.
         request["spec"].get("linux", {}).pop("seccomp", None)
         answer, _ = await self._ask("create", request)
+        self._groups[id] = group
         return int(answer["pid"])
 
     async def mount(self, rootfs: Overlay, mappings: builtins.list[IDMapping]) -> int:
@@ -287,6 +308,7 @@ class Launcher:
     async def delete(self, id: str) -> None:  # noqa: A002
         """Forgets a container that has ended or never began, with all it held. Deleting it twice is fine."""
         await self._ask("delete", {"container": id})
+        self._groups.pop(id, None)
         for key in [key for key in self._exits if key[0] == id]:
             del self._exits[key]
         self._paused.discard(id)
@@ -297,6 +319,7 @@ class Launcher:
             RuntimeState(
                 state["container"],
                 state["pid"],
+                state["cgroup"],
                 "paused" if state["container"] in self._paused else state["status"],
                 state["tty"],
                 state["started_at"],
@@ -307,22 +330,33 @@ class Launcher:
 
     async def close(self) -> None:
         """Leaves; the zygote and its containers stay."""
+        self._ending = True
         if not self._lost:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
         self._socket.close()
 
     async def shutdown(self) -> None:
         """Kills every container and the zygote."""
+        self._ending = True
         await self._ask("shutdown", {})
         await self._gone.wait()
         self._socket.close()
 
-    def _cgroup(self, name: str) -> str:
-        return f"{self._cgroup_parent}/{name}"
+    def _group_of(self, name: str, wanted: str) -> str:
+        """The spec's path, or one of our own; always one group a container, for it ends with it."""
+        if ".." in wanted.split("/"):
+            raise InvalidInput(f"invalid cgroupsPath {wanted!r}: it must not contain '..'")
+        path = f"/{wanted.strip('/')}" if wanted.strip("/") else f"{self._cgroup_parent}/{name}"
+        if any(path == taken and name != other for other, taken in self._groups.items()):
+            raise Conflict(f"the control group {path} is another container's")
+        return path
 
     async def _on_cgroup(self, name: str, act: Callable[[Cgroup], _Answer]) -> _Answer:
+        path = self._groups.get(name)
+        if path is None:
+            raise NotFound(f"container {name} is not running")
         try:
-            return await asyncio.to_thread(act, cgroup(self._cgroup(name)))
+            return await asyncio.to_thread(act, cgroup(path))
         except FileNotFoundError:
             raise NotFound(f"container {name} is not running") from None
         except OSError as error:
@@ -400,6 +434,8 @@ class Launcher:
                 future.set_exception(failure)
         self._pending.clear()
         self._waiting.clear()
+        if self.on_lost is not None and not self._ending:
+            self.on_lost()
 
 
 def _as_error(error: dict[str, Any]) -> EngineError:
@@ -483,10 +519,15 @@ def _start_zygote(exec_root: Path, cgroup_parent: str, path: str) -> socket.sock
 
 def _reclaim(exec_root: Path, cgroup_parent: str) -> None:
     """Ends what a zygote that died left: its containers' processes, their groups and records."""
-    for path in groups_below(cgroup_parent):
-        group = cgroup(path)
-        for pid in group.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        group.remove()
+    for path in {*groups_below(cgroup_parent), *_recorded_groups(exec_root)}:
+        cgroup(path).end()
     shutil.rmtree(exec_root / "containers", ignore_errors=True)
+
+
+def _recorded_groups(exec_root: Path) -> Iterator[str]:
+    """Of the containers that the zygote had: not all need be below the engine's own group."""
+    for record in (exec_root / "containers").glob("*/state.json"):
+        try:
+            yield json.loads(record.read_bytes())["cgroup"]
+        except (OSError, ValueError, KeyError):
+            continue

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -33,6 +35,9 @@ class Cgroup(ABC):
 
     @abstractmethod
     def thaw(self) -> None: ...
+
+    @abstractmethod
+    def frozen(self) -> bool: ...
 
     @abstractmethod
     def oom_kills(self) -> int:
@@ -65,6 +70,21 @@ class Cgroup(ABC):
         for parent, _, _ in os.walk(self.folders()[0]):
             found.update(int(line) for line in read(f"{parent}/cgroup.procs").split())
         return sorted(found)
+
+    def end(self, patience: float = 10.0) -> None:
+        """Kills whatever is inside, frozen or not, and removes the group. Nobody may be there to start more."""
+        deadline = time.monotonic() + patience
+        while pids := self.processes():
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            # The frozen ones hear it once they thaw.
+            with contextlib.suppress(OSError):
+                self.thaw()
+            if time.monotonic() > deadline:
+                raise OSError(errno.EBUSY, f"processes {pids} do not end", self.path)
+            time.sleep(0.001)
+        self.remove()
 
     def remove(self, patience: float = 2.0) -> None:
         """Removes the group and those below it. A killed process may take a moment to leave."""

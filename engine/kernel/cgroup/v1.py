@@ -128,6 +128,10 @@ class CgroupV1(Cgroup):
     def thaw(self) -> None:
         self._freezer("THAWED")
 
+    def frozen(self) -> bool:
+        path = self._at("freezer", "freezer.state")
+        return path is not None and read(path).strip() in ("FROZEN", "FREEZING")
+
     def _freezer(self, state: str) -> None:
         path = self._at("freezer", "freezer.state")
         if path is None:

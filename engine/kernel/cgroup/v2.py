@@ -93,6 +93,9 @@ class CgroupV2(Cgroup):
     def thaw(self) -> None:
         self._freeze("0")
 
+    def frozen(self) -> bool:
+        return read(f"{self._folder}/cgroup.freeze").strip() == "1"
+
     def _freeze(self, wanted: str) -> None:
         self._set("cgroup.freeze", wanted)
         deadline = time.monotonic() + 10

@@ -5,6 +5,7 @@ It outlives the daemon. Standard library only; started with `python -I -S`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import json
@@ -340,7 +341,7 @@ class Zygote:
             # Its id is free once its first process has gone.
             container.deleters.append(partial(self._reply, client, request["id"], {"ok": {}}))
             container.doomed = True
-            signal.pidfd_send_signal(container.pidfd, signal.SIGKILL)
+            self._kill(container)
             return None
         self._forget(container)
         return {"ok": {}}
@@ -352,10 +353,16 @@ class Zygote:
             if container.status == "stopped":
                 self._forget(container)
             else:
-                signal.pidfd_send_signal(container.pidfd, signal.SIGKILL)
+                self._kill(container)
         return {"ok": {}}
 
     # Ends
+
+    def _kill(self, container: Container) -> None:
+        signal.pidfd_send_signal(container.pidfd, signal.SIGKILL)
+        # A frozen process hears it when it thaws.
+        with contextlib.suppress(OSError):
+            cgroup(container.cgroup).thaw()
 
     def _reap(self, container: Container) -> None:
         self._unwatch(container.pidfd)
