@@ -41,6 +41,7 @@ _MODULES = (
     *(networks, volumes),
 )
 _READ_BUFFER = 1 << 20
+_LONGEST_HEAD = 1 << 20
 _SWALLOWED = 256 << 10
 _SWALLOW_SECONDS = 0.5
 
@@ -76,7 +77,15 @@ class Api:
 
     def server(self) -> Server:
         """The protocol factory for a listening socket. Call `shutdown` on it at the end."""
-        return Server(self._answer, access_log=None, read_bufsize=_READ_BUFFER, keepalive_timeout=600)
+        return Server(
+            self._answer,
+            access_log=None,
+            read_bufsize=_READ_BUFFER,
+            keepalive_timeout=600,
+            # As in Go: a build's arguments are in its address, and the credentials of all registries in a header.
+            max_line_size=_LONGEST_HEAD,
+            max_field_size=_LONGEST_HEAD,
+        )
 
     async def finish(self, timeout: float) -> None:
         """Give requests that change something `timeout` seconds to end, then cancel them."""

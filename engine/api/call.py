@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from engine.api.rooms import Rooms
 
 MAX_JSON = 8 << 20
+_NOT_JSON = (msgspec.DecodeError, RecursionError)
 _TRUE = frozenset({"1", "true", "True", "TRUE", "t", "T", "yes", "on"})
 
 
@@ -60,7 +61,7 @@ class Call:
             return None
         try:
             return msgspec.json.decode(value)
-        except msgspec.DecodeError as error:
+        except _NOT_JSON as error:
             raise InvalidInput(f"{name} is no JSON: {error}") from None
 
     def filters(self) -> dict[str, list[str]]:
@@ -86,7 +87,7 @@ class Call:
             return {}
         try:
             value = msgspec.json.decode(data)
-        except msgspec.DecodeError as error:
+        except _NOT_JSON as error:
             raise InvalidInput(f"invalid JSON: {error}") from None
         if value is None:
             return {}
@@ -108,7 +109,7 @@ class Call:
         try:
             padded = value + "=" * (-len(value) % 4)
             decoded = msgspec.json.decode(base64.b64decode(padded, altchars=b"-_"))
-        except (binascii.Error, ValueError, msgspec.DecodeError):
+        except (binascii.Error, ValueError, *_NOT_JSON):
             raise InvalidInput(f"header {name} is no base64 of JSON") from None
         return decoded if isinstance(decoded, dict) else {}
 

@@ -95,7 +95,9 @@ async def start(call: Call) -> web.StreamResponse:
     if call.rooms.containers.get(call.params["ref"]).state.alive:
         raise NotModified("running already")
     with call.rooms.metrics.container_start.time():
-        await call.rooms.containers.start(call.params["ref"])
+        started = await call.rooms.containers.start(call.params["ref"])
+    if not started:
+        raise NotModified("running already")
     return answer.empty()
 
 
@@ -103,7 +105,8 @@ async def start(call: Call) -> web.StreamResponse:
 async def stop(call: Call) -> web.StreamResponse:
     if not call.rooms.containers.get(call.params["ref"]).state.running:
         raise NotModified("stopped already")
-    await call.rooms.containers.stop(call.params["ref"], call.number("t"), call.text("signal") or None)
+    if not await call.rooms.containers.stop(call.params["ref"], call.number("t"), call.text("signal") or None):
+        raise NotModified("stopped already")
     return answer.empty()
 
 

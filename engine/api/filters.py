@@ -19,8 +19,8 @@ def parse(text: str) -> Filters:
         return {}
     try:
         raw = msgspec.json.decode(text, type=dict[str, list[str] | dict[str, bool] | None])
-    except (msgspec.DecodeError, msgspec.ValidationError):
-        raise InvalidInput(f"invalid filter {text!r}") from None
+    except (msgspec.DecodeError, RecursionError):
+        raise InvalidInput(f"invalid filter {text[:100]!r}") from None
     found: Filters = {}
     for name, values in raw.items():
         if isinstance(values, dict):

@@ -6,6 +6,7 @@ import asyncio
 from functools import partial
 from typing import BinaryIO, cast
 
+import msgspec
 from aiohttp import web
 
 from engine.api import answer, progress
@@ -20,7 +21,7 @@ from engine.images.archive.save import save
 from engine.images.descriptor import Platform
 from engine.images.image import Image
 from engine.images.reference import Reference
-from engine.registry.client import Auth, list_tags, pull, push
+from engine.registry.client import Auth, describe, list_tags, pull, push
 
 routes = Routes()
 
@@ -115,6 +116,20 @@ def _to_push(call: Call) -> list[tuple[Reference, Image]]:
     if not found:
         raise NotFound(f"An image does not exist locally with the tag: {repository.familiar_repository}")
     return sorted(found, key=lambda pair: pair[0].tag or "")
+
+
+@routes.add("GET", "/distribution/{name:path}/json")
+async def distribution(call: Call) -> web.StreamResponse:
+    """What a registry has under a name, without pulling it."""
+    reference = Reference.parse(call.params["name"])
+    found = await describe(call.rooms.registry, reference, auth=auth_from(call))
+    descriptor = {"mediaType": found.descriptor.media_type, "digest": found.descriptor.digest}
+    return answer.json(
+        {
+            "Descriptor": descriptor | {"size": found.descriptor.size},
+            "Platforms": [msgspec.to_builtins(platform) for platform in found.platforms],
+        }
+    )
 
 
 @routes.add("GET", "/images/get", streaming=True)

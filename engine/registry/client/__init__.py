@@ -1,6 +1,7 @@
 """The distribution client: pull and push for every registry that follows the specification."""
 
 from engine.registry.client.auth import Auth
+from engine.registry.client.describe import Described, describe
 from engine.registry.client.login import domain_of, login
 from engine.registry.client.progress import Progress, ProgressEvent
 from engine.registry.client.pull import pull
@@ -10,11 +11,13 @@ from engine.registry.client.transport import Patience, RegistryClient
 
 __all__ = [
     "Auth",
+    "Described",
     "Patience",
     "Progress",
     "ProgressEvent",
     "Pushed",
     "RegistryClient",
+    "describe",
     "domain_of",
     "list_tags",
     "login",
