@@ -150,17 +150,17 @@ _FORCE = click.option("--force", is_flag=True, help="Do not ask the server what 
 def delete(housekeeping: Housekeeping, references: tuple[str, ...], force: bool) -> None:
     """Delete tags, each image with its last tag; or an image with all its tags.
 
-    What a release or an unfinished run refers to is not deleted.
+    An image that a release or an unfinished run refers to is not deleted, unless with --force.
 
     Example: shipway registry delete web:v1
     """
     named = [_parsed(reference) for reference in references]
     held = frozenset() if force else _referred_to(Api(), None)
     for reference, (repository, tag, digest) in zip(references, named, strict=True):
-        target = digest or housekeeping.digest(repository, tag)
-        if target in held:
-            raise CommandError(f"{reference}: a release or an unfinished run refers to it: --force deletes it anyway")
-        gone = housekeeping.untag(repository, tag) if tag else housekeeping.delete(repository, digest)
+        if digest:
+            gone = housekeeping.delete(repository, digest, held=held)
+        else:
+            gone = housekeeping.untag(repository, tag, held=held)
         if not gone:
             raise CommandError(f"{reference}: there is no such thing: see `shipway registry tags {repository}`")
         click.echo(f"{reference} is deleted")

@@ -64,10 +64,11 @@ class Housekeeping:
             tags.setdefault(tag.digest, []).append(tag.name)
         return [self._image(repository, digest, tuple(names)) for digest, names in tags.items()]
 
-    def untag(self, repository: str, tag: str) -> bool:
+    def untag(self, repository: str, tag: str, *, held: AbstractSet[str] = frozenset()) -> bool:
         """Takes a tag away, and with its last tag the image. False: there is no such tag.
 
-        An image's other tags stay. Not every registry can do that: then this says so, and changes nothing.
+        An image's other tags stay. Not every registry can do that: then this says so, and changes nothing. Nor
+        does it take the last tag of an image that `held` names by digest.
         """
         tags = {each.name: each.digest for each in self.tags(repository)}
         digest = tags.pop(tag, None)
@@ -75,7 +76,7 @@ class Housekeeping:
             return False
         others = ", ".join(name for name, named in tags.items() if named == digest)
         if not others:
-            return self.delete(repository, digest)
+            return self.delete(repository, digest, held=held)
         try:
             return self._client.delete(repository, tag)
         except Unsupported as error:
@@ -84,8 +85,10 @@ class Housekeeping:
                 f"delete {repository}@{digest} to be rid of the image with all its tags"
             ) from error
 
-    def delete(self, repository: str, digest: str) -> bool:
-        """Deletes a manifest, and every tag that names it. False: it is not there."""
+    def delete(self, repository: str, digest: str, *, held: AbstractSet[str] = frozenset()) -> bool:
+        """Deletes a manifest, and every tag that names it. False: it is not there. Raises Refused if it is `held`."""
+        if digest in held:
+            raise Refused(f"{repository}@{digest} is in use: a release or an unfinished run refers to it")
         return self._client.delete(repository, digest)
 
     def prune(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from deploy.housekeeping import Housekeeping
-from deploy.registryclient import HousekeepingError, RegistryClient
+from deploy.registryclient import HousekeepingError, Refused, RegistryClient
 from tests.deploy import registries
 from tests.deploy.registries import Pusher
 
@@ -82,6 +82,8 @@ def test_a_tag_goes_and_the_image_with_its_last(lab: Lab):
         assert tags_of(lab, "tags") == {"latest": digest, "v2": other}
         assert lab.housekeeping.untag("tags", "latest")
     assert lab.housekeeping.digest("tags", digest) is None
+    with pytest.raises(Refused, match="is in use"):
+        lab.housekeeping.untag("tags", "v2", held={other})
     assert lab.housekeeping.untag("tags", "v2")
     assert tags_of(lab, "tags") == {}
     assert lab.housekeeping.images("tags") == []
