@@ -23,7 +23,8 @@ from engine.config import EngineConfig
 from engine.containers.ephemeral import run_ephemeral
 from engine.containers.events import EventBus
 from engine.containers.lifecycle import Containers
-from engine.errors import Conflict, EngineError, Forbidden
+from engine.containers.model import Container
+from engine.errors import Conflict, EngineError, Forbidden, NotFound
 from engine.images.store import ImageStore
 from engine.kernel import libc
 from engine.network import Networks
@@ -31,6 +32,7 @@ from engine.registry.client import RegistryClient
 from engine.runtime.launcher import Launcher
 
 _log = logging.getLogger(__name__)
+_HOUSEKEEPING_SECONDS = 6 * 3600.0
 
 
 def serve(config: EngineConfig) -> None:
@@ -123,6 +125,7 @@ async def _open(config: EngineConfig) -> Rooms:
     events = EventBus()
     containers = Containers(config, launcher, images, networks, events)
     await containers.restore()
+    await _remove_ended(containers)
     await networks.reconcile({container.id for container in containers.list() if container.state.alive})
     run_step = partial(run_ephemeral, launcher, networks, config)
     registry = RegistryClient(insecure=config.insecure_registries, mirrors=config.registry_mirrors)
@@ -158,12 +161,25 @@ async def _listen(config: EngineConfig, rooms: Rooms, sockets: list[socket.socke
     gc.freeze()
     _log.info("engine %s listens at %s", config.instance, ", ".join(config.hosts))
     _notify("READY=1")
+    keeping = asyncio.create_task(_keep_house(rooms))
     await stopping.wait()
+    keeping.cancel()
     _notify("STOPPING=1")
     for listener in listeners:
         listener.close()
     await api.finish(2.0)
     await server.shutdown(1.0)
+
+
+async def _keep_house(rooms: Rooms) -> None:
+    """Now and then: build results that nothing has used for long go, and what broken transfers left."""
+    while True:
+        await asyncio.sleep(_HOUSEKEEPING_SECONDS)
+        try:
+            freed = await rooms.builder.prune() + await asyncio.to_thread(rooms.images.collect)
+            _log.info("housekeeping freed %d bytes", freed)
+        except (EngineError, OSError):
+            _log.exception("housekeeping failed: it is tried again in %g hours", _HOUSEKEEPING_SECONDS / 3600)
 
 
 async def _close(rooms: Rooms) -> None:
@@ -183,18 +199,27 @@ async def _close(rooms: Rooms) -> None:
 
 
 async def _stop_containers(rooms: Rooms) -> None:
-    async def stop(container_id: str) -> None:
+    async def stop(container: Container) -> None:
         try:
-            await rooms.containers.stop(container_id)
+            # Not the user's wish: what has a restart policy runs again with the next engine.
+            await rooms.containers.stop(container.id, by_user=False)
         except EngineError as error:
-            _log.warning("container %s: %s", container_id[:12], error)
+            _log.warning("container %s: %s", container.short_id, error)
 
-    running = [container.id for container in rooms.containers.list()]
     try:
         async with asyncio.timeout(rooms.config.shutdown_timeout):
-            await asyncio.gather(*(stop(container_id) for container_id in running))
+            await asyncio.gather(*(stop(container) for container in rooms.containers.list()))
     except TimeoutError:
         _log.warning("some containers did not stop within %g s: killed", rooms.config.shutdown_timeout)
+    await _remove_ended(rooms.containers)
+
+
+async def _remove_ended(containers: Containers) -> None:
+    """`--rm`, where the engine's own end came between the container's end and its removal."""
+    for container in containers.list(all=True):
+        if container.host_config.auto_remove and not container.state.running:
+            with contextlib.suppress(NotFound):
+                await containers.remove(container.id)
 
 
 def _notify(state: str) -> None:

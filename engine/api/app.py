@@ -103,14 +103,16 @@ class Api:
             route, params = self._routes.find(request.method, path)
             call = Call(request, self._rooms, version, params)
             response = await (self._stream(route, call) if route.streaming else self._finish(route, call))
-        except ConnectionError:
-            raise
+        except ConnectionError as error:
+            # The client is gone: nobody is there to be told.
+            _log.debug("%s %s: %s", request.method, request.path, error)
+            _break_off(request)
+            return Taken()
         except Exception as error:
             if connection.begun:
                 # Headers are out: all that is left is to break off, so that no client takes it for the end.
                 _log.warning("%s %s broke off: %s", request.method, request.path, errors.message_of(error))
-                if request.transport is not None:
-                    request.transport.close()
+                _break_off(request)
                 return Taken()
             response = self._failure(error)
             await _swallow(request)
@@ -143,6 +145,11 @@ class Api:
             return answer.empty(304)
         body = msgspec.json.encode({"message": errors.message_of(error)}) + b"\n"
         return web.Response(body=body, status=status, content_type="application/json")
+
+
+def _break_off(request: web.BaseRequest) -> None:
+    if request.transport is not None:
+        request.transport.close()
 
 
 async def _swallow(request: web.BaseRequest) -> None:
