@@ -17,4 +17,5 @@ def hint_delay(sent: int) -> float:
     A hint can be lost with the broker, or wait behind others in its queue: the first repeats quickly, and a
     long queue is not flooded.
     """
-    return float(min(HINT_FIRST * 2 ** max(0, sent - 1), HINT_LONGEST))
+    doublings = min(max(0, sent - 1), 16)  # a stage may wait for days, and be hinted at thousands of times
+    return float(min(HINT_FIRST * 2**doublings, HINT_LONGEST))

@@ -303,9 +303,16 @@ def open_store(
     secrets_folder: Path | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Store:
-    """Opens the database, makes or upgrades its tables. `sqlite:////path/file.db` or PostgreSQL's URL."""
+    """Opens the database, makes or upgrades its tables. `sqlite:////path/file.db` or PostgreSQL's URL.
+
+    Raises SettingsError when it can't be reached, is somebody else's, or is newer than this program.
+    """
     database = Database(url)
-    database.migrate()
+    try:
+        database.migrate()
+    except BaseException:
+        database.close()
+        raise
     context = Context(
         lease_seconds=lease_seconds,
         heartbeat_seconds=heartbeat_seconds,
