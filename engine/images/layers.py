@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -22,6 +22,7 @@ from typing import BinaryIO
 from engine.errors import InvalidInput, NotFound, SystemFailure
 from engine.images import descriptor as types
 from engine.images import digest as digests
+from engine.images.arrival import Arrival
 from engine.images.blobs import BlobStore
 from engine.images.catalog import Catalog, LayerRow
 from engine.images.compression import Readable, compressor, decompressed, sniff
@@ -197,8 +198,17 @@ class LayerStore:
                 raise SystemFailure(message, error.errno) from error
             raise
 
-    def pack(self, chain: str, media_type: str = types.OCI_LAYER_GZIP) -> Descriptor:
-        """The layer as a blob; made from its folder when there is none yet. Raises NotFound."""
+    def pack(
+        self,
+        chain: str,
+        media_type: str = types.OCI_LAYER_GZIP,
+        *,
+        follow: Callable[[Arrival], object] | None = None,
+    ) -> Descriptor:
+        """The layer as a blob; made from its folder when there is none yet. Raises NotFound.
+
+        While it is made, `follow` gets the bytes as they come.
+        """
         row = self._catalog.layer(chain)
         known = self.known_blob(row.diff_id) if row is not None else None
         if known is not None:
@@ -208,7 +218,8 @@ class LayerStore:
         with self._alone(chain):
             if known := self.known_blob(row.diff_id):
                 return known
-            _, _, blob = self._pack(self.folder(chain), DiffOptions(clamp=row.clamp), media_type, row.diff_id)
+            options = DiffOptions(clamp=row.clamp)
+            _, _, blob = self._pack(self.folder(chain), options, media_type, row.diff_id, follow)
         assert blob is not None
         return blob
 
@@ -253,7 +264,12 @@ class LayerStore:
         return next((blob for blob in self._catalog.tars(diff_id) if self._blobs.has(blob.digest)), None)
 
     def _pack(
-        self, folder: Path, options: DiffOptions, media_type: str | None, expected: str | None = None
+        self,
+        folder: Path,
+        options: DiffOptions,
+        media_type: str | None,
+        expected: str | None = None,
+        follow: Callable[[Arrival], object] | None = None,
     ) -> tuple[str, int, Descriptor | None]:
         """Walks, hashes and compresses at once; (diff ID, size of the files, blob if one was asked for)."""
         sha = hashlib.sha256()
@@ -262,6 +278,8 @@ class LayerStore:
             stack.callback(sinks[0].stop)
             if media_type is not None:
                 writer = stack.enter_context(self._blobs.writer())
+                if follow is not None:
+                    follow(writer.follow())
                 packer = compressor(media_type)
                 out = Sink(writer.write, "layer-write")
                 stack.callback(out.stop)

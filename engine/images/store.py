@@ -375,14 +375,8 @@ class ImageStore:
     def manifest_of(self, image: Image | str) -> tuple[bytes, Descriptor]:
         """The manifest to push, and its descriptor; packs layers that exist only as folders."""
         image_id = image if isinstance(image, str) else image.id
-        row = self.catalog.image(image_id)
-        if row is None:
-            raise NotFound(f"No such image: {image_id}")
-        if row.manifest is not None and self.blobs.has(row.manifest.digest):
-            data = self.blobs.read(row.manifest.digest, manifests.MAX_MANIFEST_BYTES)
-            parsed = manifests.parse(data, row.manifest.media_type)
-            if isinstance(parsed, Manifest) and all(self.blobs.has(layer.digest) for layer in parsed.layers):
-                return data, row.manifest
+        if (known := self.known_manifest(image_id)) is not None:
+            return known
         config = self.config(image_id)
         pairs = zip(config.chain_ids, config.rootfs.diff_ids, strict=True)
         layers = tuple(self._packed(chain, diff_id) for chain, diff_id in pairs)
@@ -391,6 +385,24 @@ class ImageStore:
         described = Descriptor(manifest.media_type, self.blobs.put(data), len(data))
         self.catalog.set_manifest(image_id, described)
         return data, described
+
+    def known_manifest(self, image_id: str) -> tuple[bytes, Descriptor] | None:
+        """The manifest and its descriptor if all of its layers are packed already. Raises NotFound."""
+        row = self.catalog.image(image_id)
+        if row is None:
+            raise NotFound(f"No such image: {image_id}")
+        if row.manifest is not None and self.blobs.has(row.manifest.digest):
+            data = self.blobs.read(row.manifest.digest, manifests.MAX_MANIFEST_BYTES)
+            parsed = manifests.parse(data, row.manifest.media_type)
+            if isinstance(parsed, Manifest) and all(self.blobs.has(layer.digest) for layer in parsed.layers):
+                return data, row.manifest
+        return None
+
+    def packing(self, image_id: str) -> builtins.list[tuple[str, str, Descriptor | None]]:
+        """(chain, diff ID, blob if there is one) of each of an image's layers, each diff ID once."""
+        config = self.config(image_id)
+        pairs = dict(zip(config.rootfs.diff_ids, config.chain_ids, strict=True))
+        return [(chain, diff_id, self.layers.known_blob(diff_id)) for diff_id, chain in pairs.items()]
 
     def _packed(self, chain: str, diff_id: str) -> Descriptor:
         blob = self.layers.known_blob(diff_id) or self.layers.pack(chain)

@@ -7,11 +7,13 @@ origin that it was asked for.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import ipaddress
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 import msgspec
 from yarl import URL
@@ -22,6 +24,7 @@ from engine.registry.client.endpoint import check_reach, is_loopback
 
 _CLIENT_ID = "shipway"
 _LEAST_SECONDS = 60.0
+_Key = tuple[str, str, tuple[str, ...]]
 _SECOND_LEVEL = frozenset({"ac", "co", "com", "edu", "gov", "net", "org"})
 
 
@@ -71,7 +74,8 @@ class Tokens:
     """Tokens by registry, credentials and scope, each until shortly before it ends."""
 
     def __init__(self) -> None:
-        self._tokens: dict[tuple[str, str, tuple[str, ...]], tuple[str, float]] = {}
+        self._tokens: dict[_Key, tuple[str, float]] = {}
+        self._locks: WeakValueDictionary[_Key, asyncio.Lock] = WeakValueDictionary()
 
     def get(self, origin: str, auth: Auth | None, scopes: Sequence[str]) -> str | None:
         kept = self._tokens.get(self._key(origin, auth, scopes))
@@ -85,11 +89,18 @@ class Tokens:
         self._tokens[self._key(origin, auth, scopes)] = (token.header, now + seconds)
         return token.header
 
-    def drop(self, origin: str, auth: Auth | None, scopes: Sequence[str]) -> None:
-        self._tokens.pop(self._key(origin, auth, scopes), None)
+    def drop(self, origin: str, auth: Auth | None, scopes: Sequence[str], refused: str | None) -> None:
+        """Forgets the token that a registry has refused, unless there is a newer one already."""
+        key = self._key(origin, auth, scopes)
+        if key in self._tokens and self._tokens[key][0] == refused:
+            del self._tokens[key]
+
+    def asking(self, origin: str, auth: Auth | None, scopes: Sequence[str]) -> asyncio.Lock:
+        """Held while a token is asked for: requests side by side need only one."""
+        return self._locks.setdefault(self._key(origin, auth, scopes), asyncio.Lock())
 
     @staticmethod
-    def _key(origin: str, auth: Auth | None, scopes: Sequence[str]) -> tuple[str, str, tuple[str, ...]]:
+    def _key(origin: str, auth: Auth | None, scopes: Sequence[str]) -> _Key:
         who = repr((auth.username, auth.password, auth.identity_token)) if auth is not None else ""
         return origin, who, tuple(sorted(scopes))
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 from yarl import URL
 
-from engine.errors import Conflict, InvalidInput, Unavailable
+from engine.errors import Conflict, InvalidInput, NotFound, Unavailable
 from engine.images import digest as digests
+from engine.images.arrival import Arrival
 from engine.images.blobs import BlobStore, BlobWriter
 from engine.images.descriptor import Descriptor
 from engine.registry.client.failures import Transient
@@ -32,11 +33,18 @@ async def exists(remote: Remote, blob: Descriptor) -> bool:
     return reply.status == 200
 
 
-async def download(remote: Remote, blob: Descriptor, store: BlobStore, meter: Meter | None = None) -> bool:
+async def download(
+    remote: Remote,
+    blob: Descriptor,
+    store: BlobStore,
+    meter: Meter | None = None,
+    follow: Callable[[Arrival], None] | None = None,
+) -> bool:
     """Brings a blob into the store; False when it was there. Two downloads of one blob become one.
 
-    Broken transfers go on where they stopped, also those of an earlier process. Raises InvalidInput when the
-    registry sends other bytes than the descriptor says, Unavailable when it doesn't send them.
+    Broken transfers go on where they stopped, also those of an earlier process. `follow` gets the bytes as they
+    come, before they are verified. Raises InvalidInput when the registry sends other bytes than the descriptor
+    says, Unavailable when it doesn't send them.
     """
     path = store.path(blob.digest)
     lock = _locks.setdefault(path, asyncio.Lock())
@@ -49,6 +57,8 @@ async def download(remote: Remote, blob: Descriptor, store: BlobStore, meter: Me
             writer = await asyncio.to_thread(store.writer, blob.digest, blob.size)
         with writer:
             old = writer.offset
+            if follow is not None:
+                follow(writer.follow())
             try:
                 await _fill(remote, blob, writer, meter)
                 await asyncio.to_thread(writer.commit)
@@ -125,7 +135,7 @@ async def mount(remote: Remote, blob: Descriptor, source: str) -> URL | None:
         what=_what(remote, blob),
         headers={"Content-Length": "0"},
     )
-    return None if reply.status == 201 else _location(reply, remote, blob)
+    return None if reply.status == 201 else _location(reply, _what(remote, blob))
 
 
 async def upload(
@@ -146,13 +156,17 @@ async def upload(
     async def once() -> None:
         nonlocal location, offset, best
         if location is None:
-            location, offset = await _begin(remote, blob), 0
+            location, offset = await _begin(remote, what), 0
         elif best >= 0:
             location, offset = await _where(remote, blob, location)
             if location is None:
-                location, offset = await _begin(remote, blob), 0
+                location, offset = await _begin(remote, what), 0
         best = max(best, offset)
-        await _send(remote, blob, path, offset, location, meter)
+        try:
+            await _send(remote, blob, path, offset, location, meter)
+        except NotFound as error:  # an upload that it has just begun: one of its other servers may know it
+            location = None
+            raise Transient(str(error)) from None
 
     while True:
         known = best
@@ -165,12 +179,49 @@ async def upload(
         return
 
 
-async def _begin(remote: Remote, blob: Descriptor) -> URL:
-    what = _what(remote, blob)
+async def _begin(remote: Remote, what: str) -> URL:
     reply = await remote.fetch("POST", remote.url("blobs/uploads/"), what=what, headers={"Content-Length": "0"})
     if reply.status != 202:
         raise Unavailable(f"{what}: the registry answered HTTP {reply.status} to a new upload")
-    return _location(reply, remote, blob)
+    return _location(reply, what)
+
+
+async def stream(remote: Remote, what: str, source: Arrival, meter: Meter) -> URL:
+    """Sends bytes that are still being made, in one go; returns where to `complete` the upload.
+
+    There is no second try: the bytes pass once. Raises Unavailable and what registries refuse with.
+    """
+    location = await _begin(remote, what)
+    loop = asyncio.get_running_loop()
+    passed = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal passed
+        if passed:
+            raise Transient(f"{what}: the registry wants from the start what passes only once")
+        while data := await loop.run_in_executor(remote.client.unpackers, source.read, _STEP):
+            passed += len(data)
+            deadline.reschedule(loop.time() + stall)
+            yield data
+            meter.at(passed)
+        deadline.reschedule(loop.time() + stall + passed / _SLOWEST)
+
+    stall = remote.client.patience.stall
+    try:
+        async with asyncio.timeout(stall) as deadline:
+            headers = {"Content-Type": "application/octet-stream"}
+            async with remote.request("PATCH", location, what=what, headers=headers, body=body) as response:
+                await response.read()
+                return join(response.url, response.headers.get("Location", ""), what)
+    except TimeoutError:
+        raise Transient(f"{what}: the registry stopped taking bytes") from None
+
+
+async def complete(remote: Remote, blob: Descriptor, location: URL) -> None:
+    """Makes a blob of an upload that has all of its bytes."""
+    what = _what(remote, blob)
+    reply = await remote.fetch("PUT", _with_digest(location, blob), what=what, headers={"Content-Length": "0"})
+    _check_stored(reply.header("Docker-Content-Digest"), blob, what)
 
 
 async def _where(remote: Remote, blob: Descriptor, location: URL) -> tuple[URL | None, int]:
@@ -186,17 +237,13 @@ async def _where(remote: Remote, blob: Descriptor, location: URL) -> tuple[URL |
     offset = int(end) + 1 if int(end) > 0 else 0
     if not offset or offset > blob.size:
         return None, 0
-    return _location(reply, remote, blob), offset
+    return _location(reply, _what(remote, blob)), offset
 
 
 async def _send(remote: Remote, blob: Descriptor, path: Path, offset: int, location: URL, meter: Meter | None) -> None:
     what = _what(remote, blob)
     rest = blob.size - offset
-    target = (
-        location.update_query({"digest": blob.digest})
-        if not location.raw_query_string
-        else URL(f"{location}&digest={blob.digest}", encoded=True)
-    )
+    target = _with_digest(location, blob)
     headers = {"Content-Type": "application/octet-stream", "Content-Length": str(rest)}
     if offset:
         headers["Content-Range"] = f"{offset}-{blob.size - 1}"
@@ -225,17 +272,27 @@ async def _send(remote: Remote, blob: Descriptor, path: Path, offset: int, locat
 
             sender = body if rest else (lambda: b"")
             async with remote.request("PUT", target, what=what, headers=headers, body=sender) as response:
-                announced = response.headers.get("Docker-Content-Digest", "")
-                if digests.is_digest(announced) and announced != blob.digest:
-                    raise InvalidInput(f"{what}: the registry stored {announced}")
+                _check_stored(response.headers.get("Docker-Content-Digest", ""), blob, what)
                 with contextlib.suppress(TimeoutError):
                     await response.read()
     except TimeoutError:
         raise Transient(f"{what}: the registry stopped taking bytes") from None
 
 
-def _location(reply: Reply, remote: Remote, blob: Descriptor) -> URL:
-    return join(reply.url, reply.header("Location"), _what(remote, blob))
+def _with_digest(location: URL, blob: Descriptor) -> URL:
+    """What a registry put into the query stays byte for byte as it is."""
+    if not location.raw_query_string:
+        return location.update_query({"digest": blob.digest})
+    return URL(f"{location}&digest={blob.digest}", encoded=True)
+
+
+def _check_stored(announced: str, blob: Descriptor, what: str) -> None:
+    if digests.is_digest(announced) and announced != blob.digest:
+        raise InvalidInput(f"{what}: the registry stored {announced}")
+
+
+def _location(reply: Reply, what: str) -> URL:
+    return join(reply.url, reply.header("Location"), what)
 
 
 def _what(remote: Remote, blob: Descriptor) -> str:

@@ -26,12 +26,12 @@ def silent(event: ProgressEvent) -> None:
 class Meter:
     """Reports bytes as they pass, at most once a step: a line for each packet would cost more than the packet."""
 
-    def __init__(self, progress: Progress, layer: str, status: str, total: int) -> None:
+    def __init__(self, progress: Progress, layer: str, status: str, total: int | None) -> None:
         self._progress = progress
         self._layer = layer
         self._status = status
         self._total = total
-        self._step = max(total // 50, 256 << 10)
+        self._step = max((total or 0) // 50, 256 << 10)
         self._next = 0
 
     def at(self, current: int) -> None:

@@ -15,10 +15,12 @@ from engine.images.manifest import Index, Manifest
 from engine.images.reference import Reference
 from engine.images.store import ImageStore
 from engine.registry.client import blobs, manifests
+from engine.registry.client.arrivals import Arrivals
 from engine.registry.client.auth import Auth
 from engine.registry.client.manifests import Fetched
-from engine.registry.client.progress import Meter, Progress, ProgressEvent, silent
+from engine.registry.client.progress import Progress, ProgressEvent, silent
 from engine.registry.client.remote import Remote
+from engine.registry.client.together import together
 from engine.registry.client.transport import RegistryClient
 
 _MOST_INDEXES = 3
@@ -64,8 +66,11 @@ class _Pull:
         wanted = self._reference.digest or self._reference.tag or "latest"
         top = await manifests.get(self._remote, wanted)
         fetched, manifest = await self._choose(top, platform)
-        with self._store.lease(fetched.digest, manifest.config.digest, *(layer.digest for layer in manifest.layers)):
+        with self._store.lease(
+            fetched.digest, manifest.config.digest, *(layer.digest for layer in manifest.layers)
+        ) as lease:
             config = await self._config(manifest, platform)
+            lease.add(*config.chain_ids)
             await self._layers(manifest, config)
             # The name's own digest, be it an index's, is what people pin.
             name = Reference(self._reference.domain, self._reference.path, self._reference.tag, top.digest)
@@ -114,49 +119,17 @@ class _Pull:
         return config
 
     async def _layers(self, manifest: Manifest, config: ImageConfig) -> None:
-        """Downloads side by side, unpacks in order: each layer as soon as it and all below it are there."""
-        gate = asyncio.Semaphore(self._remote.client.parallel)
-        missing = {
-            layer.digest: layer
-            for layer, chain in zip(manifest.layers, config.chain_ids, strict=True)
-            if not self._store.layers.has(chain)
-        }
+        """All layers side by side: the first failure ends the others."""
         for layer in manifest.layers:
             if layer.media_type not in LAYER_TYPES:
                 raise InvalidInput(f"{self._reference.familiar}: layer of unknown type {layer.media_type[:200]}")
-            here = layer.digest not in missing
-            self._say(layer, "Already exists" if here else "Pulling fs layer")
-        arrivals = {digest: asyncio.create_task(self._download(layer, gate)) for digest, layer in missing.items()}
-        try:
-            parent: str | None = None
-            for layer, diff_id, chain in zip(manifest.layers, config.rootfs.diff_ids, config.chain_ids, strict=True):
-                if layer.digest in missing:
-                    await _first(arrivals, layer.digest)
-                    self._say(layer, "Extracting")
-                    await asyncio.to_thread(self._store.import_layer, layer, diff_id, parent)
-                    self._say(layer, "Pull complete")
-                parent = chain
-        finally:
-            for task in arrivals.values():
-                task.cancel()
-            await asyncio.gather(*arrivals.values(), return_exceptions=True)
-
-    async def _download(self, layer: Descriptor, gate: asyncio.Semaphore) -> None:
-        async with gate:
-            meter = Meter(self._progress, digests.short(layer.digest), "Downloading", layer.size)
-            await blobs.download(self._remote, layer, self._store.blobs, meter)
-            self._say(layer, "Download complete")
-
-    def _say(self, layer: Descriptor, status: str) -> None:
-        self._progress(ProgressEvent(digests.short(layer.digest), status))
-
-
-async def _first(arrivals: dict[str, asyncio.Task[None]], wanted: str) -> None:
-    """Waits for one download, or for the first of them that fails."""
-    waiting = arrivals[wanted]
-    while not waiting.done():
-        unfinished = [task for task in arrivals.values() if not task.done()]
-        done, _ = await asyncio.wait(unfinished, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    waiting.result()
+        arrivals = Arrivals(self._remote, self._store, self._progress)
+        tasks: list[asyncio.Task[None]] = []
+        parent: str | None = None
+        for layer, diff_id, chain in zip(manifest.layers, config.rootfs.diff_ids, config.chain_ids, strict=True):
+            if not self._store.layers.has(chain):
+                self._progress(ProgressEvent(digests.short(layer.digest), "Pulling fs layer"))
+            below = tasks[-1] if tasks else None
+            tasks.append(asyncio.create_task(arrivals.bring(layer, diff_id, parent, below)))
+            parent = chain
+        await together(tasks)

@@ -6,6 +6,7 @@ import asyncio
 import random
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ Body = Callable[[], bytes | AsyncIterator[bytes]]
 
 _READ_BUFFER = 1 << 20
 _MOST_REDIRECTS = 5
+_UNPACKERS = 16
 _MOST_TOKEN = 256 << 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _USER_AGENT = "shipway/0.1 (OCI distribution client)"
@@ -79,6 +81,8 @@ class RegistryClient:
         self._challenges: dict[str, tuple[Challenge, ...]] = {}
         self._endpoints: dict[str, Endpoint] = {}
         self._session: ClientSession | None = None
+        self.unpackers = ThreadPoolExecutor(_UNPACKERS, "layer-unpack")
+        """Where layers are unpacked while they arrive."""
         self.seen: dict[str, dict[str, None]] = {}
         """Which repositories (DOMAIN/PATH) are known to have a blob: where a push may mount it from."""
 
@@ -89,6 +93,7 @@ class RegistryClient:
         await self.close()
 
     async def close(self) -> None:
+        self.unpackers.shutdown(wait=False)
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -180,7 +185,8 @@ class RegistryClient:
         while True:
             own = target.origin() == endpoint.base.origin()
             sent = dict(headers or {})
-            if own and (credential := await self._credential(endpoint, auth, scopes)) is not None:
+            credential = await self._credential(endpoint, auth, scopes) if own else None
+            if credential is not None:
                 sent["Authorization"] = credential
             tls = endpoint.tls if own else self._tls_abroad(target)
             async with self._raw(endpoint, method, target, sent, body, tls, what) as response:
@@ -188,7 +194,7 @@ class RegistryClient:
                     asked_again = True
                     found = tuple(challenges.parse(response.headers.getall("WWW-Authenticate", [])))
                     self._challenges[endpoint.domain] = found
-                    self._tokens.drop(str(endpoint.base), auth, scopes)
+                    self._tokens.drop(str(endpoint.base), auth, scopes, credential)
                     if await self._credential(endpoint, auth, scopes) is not None:
                         await self._drain(response)
                         continue
@@ -283,11 +289,12 @@ class RegistryClient:
         if "bearer" in found and (auth is None or auth.basic or auth.identity_token or "basic" not in found):
             origin = str(endpoint.base)
             wanted = scopes or tuple(found["bearer"].parameters.get("scope", "").split())
-            kept = self._tokens.get(origin, auth, scopes)
-            if kept is not None:
-                return kept
-            token = await self._ask_realm(endpoint, found["bearer"], auth, wanted)
-            return self._tokens.put(origin, auth, scopes, token)
+            async with self._tokens.asking(origin, auth, scopes):
+                kept = self._tokens.get(origin, auth, scopes)
+                if kept is not None:
+                    return kept
+                token = await self._ask_realm(endpoint, found["bearer"], auth, wanted)
+                return self._tokens.put(origin, auth, scopes, token)
         if "basic" in found and auth is not None:
             return auth.basic
         return None

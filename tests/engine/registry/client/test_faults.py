@@ -162,6 +162,43 @@ async def test_a_broken_upload_goes_on_where_the_registry_is(faulty, client, new
     assert files_of(other, await pull(client, reference, other)) == BIG
 
 
+async def test_a_layer_is_sent_while_it_is_packed(faulty, client, new_store, make_image):
+    here, other = new_store(), new_store()
+    reference = Reference.parse(f"{faulty.host}/app:1")
+    await push(client, here, make_image(here, BIG), reference)
+    assert faulty.faults.count("PATCH", "/uploads/") == 1
+    assert faulty.faults.count("HEAD", "/blobs/") == 1, "the config's: a layer without bytes has no digest to ask for"
+    assert files_of(other, await pull(client, reference, other)) == BIG
+
+
+@pytest.mark.parametrize("fault", [take(0), take(1_000_000), status(500), status(404), status(202)])
+async def test_a_stream_that_fails_is_sent_again_as_a_blob(faulty, client, new_store, make_image, fault):
+    here, other = new_store(), new_store()
+    reference = Reference.parse(f"{faulty.host}/app:1")
+    faulty.faults.on("PATCH", "/uploads/", fault)
+    await push(client, here, make_image(here, BIG), reference)
+    assert files_of(other, await pull(client, reference, other)) == BIG
+    assert faulty.faults.count("PATCH", "/uploads/") == 1
+
+
+@pytest.mark.parametrize("faults", [[status(500)], [status(404)], [status(500)] * PATIENCE.attempts])
+async def test_a_stream_that_can_not_be_completed(faulty, client, new_store, make_image, faults):
+    here, other = new_store(), new_store()
+    reference = Reference.parse(f"{faulty.host}/app:1")
+    faulty.faults.on("PUT", "/uploads/", *faults)
+    await push(client, here, make_image(here, BIG), reference)
+    assert files_of(other, await pull(client, reference, other)) == BIG
+
+
+async def test_a_registry_that_takes_nothing_of_a_stream(faulty, new_store, make_image):
+    here, other = new_store(), new_store()
+    reference = Reference.parse(f"{faulty.host}/app:1")
+    faulty.faults.on("PATCH", "/uploads/", faulty.faults.hang())
+    async with RegistryClient(patience=Patience(stall=0.3, attempts=2, first=0.01)) as client:
+        await push(client, here, make_image(here, BIG), reference)
+        assert files_of(other, await pull(client, reference, other)) == BIG
+
+
 async def test_an_upload_that_the_registry_forgot(faulty, client, new_store, make_image):
     here, other = new_store(), new_store()
     reference = Reference.parse(f"{faulty.host}/app:1")

@@ -82,17 +82,24 @@ async def test_layers_and_bytes_are_reported(ours, client, new_store, make_image
     got: list[ProgressEvent] = []
     await push(client, here, image, reference, progress=sent.append)
     await pull(client, reference, there, progress=got.append)
-    for layer in parse(here.manifest_of(image)[0]).layers:
-        name = layer.digest.partition(":")[2][:12]
-        assert [event.status for event in sent if event.id == name and event.current is None] == ["Preparing", "Pushed"]
-        assert [event.status for event in got if event.id == name and event.current is None] == [
+    again: list[ProgressEvent] = []
+    await push(client, here, image, Reference.parse(f"{ours.host}/other:1"), progress=again.append)
+    layers = parse(here.manifest_of(image)[0]).layers
+    for layer, diff_id in zip(layers, image.config.rootfs.diff_ids, strict=True):
+        # Docker names layers by their files' digest in a push, by their bytes' in a pull.
+        pushed, pulled = diff_id[7:19], layer.digest[7:19]
+        assert [event.status for event in sent if event.id == pushed and event.current is None] == [
+            "Preparing",
+            "Pushed",
+        ]
+        assert [event.status for event in again if event.id == pushed] == ["Preparing", "Mounted from app"]
+        assert [event.status for event in got if event.id == pulled and event.current is None] == [
             "Pulling fs layer",
             "Download complete",
             "Extracting",
             "Pull complete",
         ]
-        for events in (sent, got):
-            assert all(event.total == layer.size for event in events if event.id == name and event.current is not None)
+        assert all(event.total == layer.size for event in got if event.id == pulled and event.current is not None)
 
 
 async def test_nothing_of_that_name(registry, repository, client, store):

@@ -82,6 +82,18 @@ async def test_images_that_share_a_layer_pulled_at_once(faulty, client, new_stor
         assert files_of(there, image) == BIG | {f"own{number}": b"1"}
 
 
+async def test_more_pulls_than_threads(faulty, client, new_store, make_image):
+    """Unpacking waits for bytes that others write: it must never hold all the threads that write them."""
+    here, there = new_store(), new_store()
+    references = [Reference.parse(f"{faulty.host}/app:{number}") for number in range(12)]
+    for number, reference in enumerate(references):
+        layers = [{f"{number}-{layer}": os.urandom(300_000)} for layer in range(4)]
+        await push(client, here, make_image(here, *layers), reference)
+    async with asyncio.timeout(60):
+        images = await asyncio.gather(*(pull(client, reference, there) for reference in references))
+    assert [len(files_of(there, image)) for image in images] == [4] * 12
+
+
 async def test_one_of_two_pulls_is_cancelled(faulty, client, new_store, make_image):
     here, there = new_store(), new_store()
     reference = Reference.parse(f"{faulty.host}/app:1")
@@ -150,6 +162,21 @@ async def test_a_cancelled_push_leaves_no_image(faulty, client, store, make_imag
         await task
     assert faulty.faults.count("PUT", "/manifests/") == 0
     await push(client, store, image, reference)
+
+
+async def test_a_push_that_is_cancelled_while_it_packs(faulty, client, new_store, make_image):
+    here, there = new_store(), new_store()
+    reference = Reference.parse(f"{faulty.host}/app:1")
+    image = make_image(here, BIG)
+    faulty.faults.on("PATCH", "/uploads/", faulty.faults.hang())
+    task = asyncio.create_task(push(client, here, image, reference))
+    await until(lambda: faulty.faults.count("PATCH", "/uploads/") == 1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert list((here.root / "ingest").iterdir()) == []
+    await push(client, here, image, reference)
+    assert files_of(there, await pull(client, reference, there)) == BIG
 
 
 async def test_one_failing_layer_ends_the_others(faulty, client, new_store, make_image):
