@@ -8,7 +8,10 @@ stock aiohttp connection closes as a whole then, so ours says at the end of inpu
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import select
+import socket
+import termios
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -16,6 +19,11 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 _READ_LIMIT = 256 * 1024
+_HEAD_TRIES, _HEAD_PAUSE = 100, 0.0005
+
+
+def _unread(fd: int) -> bool:
+    return any(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)))
 
 
 class Connection(RequestHandler):
@@ -116,6 +124,7 @@ class Duplex:
     def __init__(self, connection: Connection, reader: asyncio.StreamReader) -> None:
         self._connection = connection
         self._reader = reader
+        self._begun = False
 
     @classmethod
     def take(cls, request: web.BaseRequest, media_type: str) -> Duplex:
@@ -137,11 +146,29 @@ class Duplex:
 
     async def write(self, data: bytes) -> None:
         """Send to the client, as fast as it reads. Raises ConnectionError when it is gone."""
+        if not self._begun:
+            self._begun = True
+            await self._head_is_read()
         transport = self._connection.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client is gone")
         transport.write(data)
         await self._connection.drain()
+
+    async def _head_is_read(self) -> None:
+        """Wait a moment for the client to read the head of the answer.
+
+        docker-py's buffered reader would take what follows along with it and lose it: it goes on with the bare
+        socket. Only a unix socket tells what its other end has not read yet.
+        """
+        transport = self._connection.transport
+        one = transport.get_extra_info("socket") if transport is not None else None
+        if one is None or one.family != socket.AF_UNIX:
+            return
+        for _ in range(_HEAD_TRIES):
+            if self._connection.transport is None or not _unread(one.fileno()):
+                return
+            await asyncio.sleep(_HEAD_PAUSE)
 
     def when_lost(self, callback: Callable[[], object]) -> None:
         self._connection.when_lost(callback)

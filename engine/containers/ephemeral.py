@@ -104,8 +104,17 @@ async def run_ephemeral(
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def sweep(config: EngineConfig) -> None:
+    """Removes what steps left that a crash has ended. None may run."""
+    shutil.rmtree(_steps(config), ignore_errors=True)
+
+
+def _steps(config: EngineConfig) -> Path:
+    return config.exec_root / "steps"
+
+
 def _scratch(config: EngineConfig) -> Path:
-    folder = config.exec_root / "steps"
+    folder = _steps(config)
     folder.mkdir(parents=True, exist_ok=True, mode=0o711)
     return folder
 

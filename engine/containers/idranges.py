@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,10 +37,11 @@ def check(user: ResolvedUser, first: int) -> None:
 
 async def lack(launcher: Launcher, data_root: Path) -> str:
     """Why containers can't have user namespaces of their own here, tried out in `data_root`; "" where they can."""
-    scratch = Path(tempfile.mkdtemp(prefix=".users-", dir=data_root))
+    scratch = data_root / ".users"
+    shutil.rmtree(scratch, ignore_errors=True)
     try:
         for name in ("lower", "upper", "work"):
-            (scratch / name).mkdir()
+            (scratch / name).mkdir(parents=True)
         overlay = Overlay((scratch / "lower",), scratch / "upper", scratch / "work")
         os.close(await launcher.mount(overlay, mappings(_FIRST)))
     except SystemFailure as error:

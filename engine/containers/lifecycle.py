@@ -13,6 +13,7 @@ from engine.config import EngineConfig
 from engine.containers import (
     commit,
     creation,
+    ephemeral,
     filters,
     idranges,
     inspection,
@@ -105,6 +106,7 @@ class Containers:
                 _log.warning("containers get no user namespaces of their own, root in them is root here: %s", lack)
             self._user_namespaces = not lack
         again = await restoring.reconcile(self._room, self._exits.ended, self._health.begin)
+        ephemeral.sweep(self._room.config)
         results = await asyncio.gather(*(self.start(one.id) for one in again), return_exceptions=True)
         for container, result in zip(again, results, strict=True):
             if isinstance(result, EngineError):

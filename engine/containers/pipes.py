@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncGenerator
 
 _CHUNK = 1 << 16
+_LARGEST_PIPE = 1 << 20
 
 
 class Reader:
@@ -34,12 +35,12 @@ class Reader:
             yield data
 
     def rest(self) -> bytes:
-        """What is there already, without waiting."""
-        pieces = []
+        """What is there already, without waiting: no more than a pipe can hold."""
+        pieces = b""
         with contextlib.suppress(OSError):
-            while self._fd >= 0 and (data := os.read(self._fd, _CHUNK)):
-                pieces.append(data)
-        return b"".join(pieces)
+            while self._fd >= 0 and len(pieces) < _LARGEST_PIPE and (data := os.read(self._fd, _CHUNK)):
+                pieces += data
+        return pieces
 
     async def _readable(self) -> None:
         self._waiting = self._loop.create_future()
@@ -109,22 +110,35 @@ async def merged(
     """What all of them give, as it comes, until all are at their end.
 
     A process that left a child behind with its pipes open would never end: once `ended` is done, `grace`
-    seconds of silence close the conversation.
+    seconds of silence close the conversation. All that the process itself had written has been given by then.
     """
     queue: asyncio.Queue[tuple[str, bytes] | None] = asyncio.Queue(16)
+    whole = False
 
     async def pump(name: str, reader: Reader) -> None:
         async for data in reader.chunks():
             await queue.put((name, data))
 
     async def pump_all() -> None:
+        nonlocal whole
         await asyncio.gather(*(pump(name, reader) for name, reader in readers.items()))
+        whole = True
         await queue.put(None)
 
     task = asyncio.create_task(pump_all())
     try:
         while (item := await _next(queue, ended, grace)) is not None:
             yield item
+        if not whole:
+            # Silence may also mean that this loop was busy: look once more at what is there.
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            while not queue.empty():
+                if (item := queue.get_nowait()) is not None:
+                    yield item
+            for name, reader in readers.items():
+                if rest := reader.rest():
+                    yield name, rest
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
