@@ -36,7 +36,7 @@ from server.api import logs, runs, services, workers
 from server.api.common import BadRequest
 from server.conductor import Conductor
 from server.dispatch import Dispatcher
-from server.headers import SecurityHeaders
+from server.headers import HEADERS, SecurityHeaders
 from server.health import healthz, readyz
 from server.hooks import generic, github
 from server.hooks.receive import receive
@@ -65,7 +65,6 @@ def create_app(settings: Settings, dispatcher: Dispatcher) -> Starlette:
         try:
             yield
         finally:
-            feed.close()
             await run_in_threadpool(conductor.stop)
             store.close()
             dispatcher.close()
@@ -103,7 +102,8 @@ def routes(settings: Settings) -> list[BaseRoute]:
 
 async def _answer(request: Request, error: Exception) -> Response:
     status, kind, text = _told(error)
-    headers = error.headers if isinstance(error, HTTPException) else None
+    # An answer to what was unforeseen is made outside of all middleware.
+    headers = {**HEADERS, **((error.headers or {}) if isinstance(error, HTTPException) else {})}
     if request.url.path.startswith(("/api/", "/hooks/")):
         return _json(status, kind, text, headers)
     return pages.failed(request, status, text, headers)

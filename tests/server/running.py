@@ -124,7 +124,7 @@ def running(settings: Settings, dispatcher: Dispatcher | None = None) -> Iterato
     serving = Serving(settings, dispatcher or NoDispatcher())
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
-    thread = threading.Thread(target=serving.run, kwargs={"sockets": [listener]}, name="server under test")
+    thread = threading.Thread(target=serving.run, kwargs={"sockets": [listener]}, name="server under test", daemon=True)
     thread.start()
     with requests.Session() as session:
         session.trust_env = False

@@ -237,6 +237,16 @@ def test_after_a_rollback_the_way_back_leads_forward_again(conductor: Conductor,
     assert back.id == "web-2"
 
 
+def test_the_same_image_once_more_is_no_way_back(conductor: Conductor, store: Store, clock: Clock) -> None:
+    ordinary_night(store, clock)
+    story = Story(store, clock)
+    run = conductor.deploy("web", None)
+    story.roll(story.claim(run, "deploy"), WEB, store.get_release("web-2").image, ("web1", "web2"))
+    back = conductor.earlier_release("web")
+    assert back is not None
+    assert back.id == "web-1"
+
+
 def test_a_deploy_by_hand_wants_a_digest(conductor: Conductor, store: Store, clock: Clock) -> None:
     ordinary_night(store, clock)
     with pytest.raises(Conflict, match="by its digest"):

@@ -24,6 +24,11 @@ def story(server: Running) -> Story:
     return story
 
 
+@pytest.fixture(autouse=True)
+def _only_news_wake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.api.logs._PATIENCE", 600.0)
+
+
 @pytest.fixture
 def started(story: Story) -> tuple[RunView, Claim]:
     run = story.push(plan_of(WEB), "Talk")
