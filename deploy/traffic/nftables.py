@@ -99,6 +99,10 @@ class NftTraffic:
         yield f"flush chain ip {self.table} {chain}"
         lead = _dnat(route.backends) if route.backends else "return"
         yield f"add rule ip {self.table} {chain} meta l4proto tcp {lead} comment {_comment(route.service)}"
+        if len(route.backends) > 1:
+            # A packet that is in the old rule at the very moment of a switch finds that rule's map already
+            # emptied: it must not fall through to this host's own port, where nobody listens.
+            yield f"add rule ip {self.table} {chain} meta l4proto tcp {_dnat(route.backends[:1])}"
         yield f"add element ip {self.table} ports {{ {route.port} : jump {chain} }}"
         for network in sorted({str(IPv4Network(b.network)) for b in route.backends if b.network}):
             yield f"add element ip {self.table} hairpin {{ {network} . {network} }}"
@@ -166,9 +170,11 @@ def _routes_of(listing: dict[str, Any], table: str) -> Iterator[Route]:
         rule = item.get("rule")
         if rule is None or rule["table"] != table or not rule["chain"].startswith("port_"):
             continue
+        if "comment" not in rule:
+            continue  # the second rule of a chain, which only stands in for the first
         port = int(rule["chain"].removeprefix("port_"))
         leads = [statement["dnat"] for statement in rule["expr"] if "dnat" in statement]
-        yield Route(rule.get("comment", ""), port, tuple(b for lead in leads for b in _backends_of(lead)))
+        yield Route(rule["comment"], port, tuple(b for lead in leads for b in _backends_of(lead)))
 
 
 def _backends_of(dnat: dict[str, Any]) -> Iterator[Backend]:

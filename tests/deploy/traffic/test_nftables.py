@@ -3,6 +3,7 @@ from __future__ import annotations
 import http.client
 import threading
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,6 +43,23 @@ def test_says_what_is_missing():
         NftTraffic(TABLE, command=("sh", "-c", "echo '{}'")).switch(route(2, service='a" drop'))
 
 
+def test_a_chain_never_ends_without_a_replica(tmp_path: Path):
+    """A lookup in the rule of before fails while a switch is made: what follows it must still lead somewhere."""
+    script = tmp_path / "script"
+    shell = f"case $1 in -f) cat > {script};; *) echo '{{}}';; esac"
+    NftTraffic(TABLE, command=("sh", "-c", shell, "nft"), proc_sys=_allowed(tmp_path)).switch(route(2, 3))
+    rules = [line for line in script.read_text().splitlines() if line.startswith(f"add rule ip {TABLE} port_80 ")]
+    assert len(rules) == 2
+    assert rules[1].endswith("meta l4proto tcp dnat ip to 10.9.0.2:8000")
+
+
+def _allowed(folder: Path) -> Path:
+    for name in ("net/ipv4/ip_forward", "net/ipv4/conf/all/route_localnet"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("1\n")
+    return folder
+
+
 @pytest.mark.kernel
 def test_new_connections_never_fail_across_switches(netlab: Any):
     for number in (2, 3, 4, 5):
@@ -69,7 +87,7 @@ def test_new_connections_never_fail_across_switches(netlab: Any):
         return held.getresponse().read().decode()
 
     before = words()
-    for _ in range(20):
+    for _ in range(40):
         netlab.run(netlab.host, lambda: traffic.switch(route(4, 5)))
         netlab.run(netlab.host, lambda: traffic.switch(route(3, 4)))
     netlab.run(netlab.host, lambda: traffic.switch(route(4, 5)))
