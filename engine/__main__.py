@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import sys
 from dataclasses import replace
@@ -22,6 +23,22 @@ def _labels(values: tuple[str, ...]) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
+def _addresses(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        try:
+            ipaddress.ip_address(value)
+        except ValueError:
+            raise click.BadParameter(f"{value} is no IP address") from None
+    return values
+
+
+def _mirrors(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if not value.startswith(("http://", "https://")):
+            raise click.BadParameter(f"{value}: write it as https://HOST[:PORT]")
+    return values
+
+
 def _host(value: str) -> str:
     if "://" not in value:
         return f"unix://{value}" if value.startswith("/") else f"tcp://{value}"
@@ -29,14 +46,16 @@ def _host(value: str) -> str:
 
 
 @click.command(context_settings={"help_option_names": ["--help"]})
-@click.option("-H", "--host", "hosts", multiple=True, metavar="URL", help="unix://PATH or tcp://HOST:PORT.")
+@click.option("-H", "--host", "hosts", multiple=True, metavar="URL", help="unix://PATH, tcp://HOST:PORT or fd://.")
 @click.option("--data-root", "-g", type=_FOLDER, default=_DEFAULT.data_root, show_default=True)
 @click.option("--exec-root", type=_FOLDER, default=_DEFAULT.exec_root, show_default=True)
 @click.option("-p", "--pidfile", type=_FILE, help="Where to write the daemon's process id.")
 @click.option("-G", "--group", default=_DEFAULT.group, show_default=True, help="Who may use the socket.")
-@click.option("--registry-mirror", "mirrors", multiple=True, metavar="URL")
+@click.option("--registry-mirror", "mirrors", multiple=True, metavar="URL", callback=_mirrors)
 @click.option("--insecure-registry", "insecure", multiple=True, metavar="HOST[:PORT]")
-@click.option("--dns", multiple=True, metavar="ADDRESS", help="Resolvers to use instead of the host's.")
+@click.option(
+    "--dns", multiple=True, metavar="ADDRESS", callback=_addresses, help="Resolvers to use instead of the host's."
+)
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE")
 @click.option("--default-address-pool", "pools", multiple=True, metavar="base=NET,size=BITS")
 @click.option("--tls", is_flag=True, help="Serve tcp:// with TLS; implied by --tlsverify.")

@@ -52,7 +52,10 @@ def serve(config: EngineConfig) -> None:
     for folder in (config.data_root, config.exec_root):
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o711)
-    with _alone(config.data_root), _pidfile(config.pidfile):
+    with contextlib.ExitStack() as held:
+        for folder in dict.fromkeys((config.data_root.resolve(), config.exec_root.resolve())):
+            held.enter_context(_alone(folder))
+        held.enter_context(_pidfile(config.pidfile))
         # Before any thread is there: mounts of our own die with us, and those of the host still come in.
         libc.unshare(libc.CLONE_NEWNS)
         libc.mount(None, "/", None, libc.MS_REC | libc.MS_SLAVE)
@@ -61,13 +64,13 @@ def serve(config: EngineConfig) -> None:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold the data folder: two engines in one would ruin it."""
+    """Hold a folder: two engines with the same data, or the same zygote, would ruin each other's containers."""
     descriptor = os.open(folder / "engine.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise Conflict(f"another engine is running on {folder}") from None
+        raise Conflict(f"another engine is running on {folder}: stop it, or give another folder") from None
     try:
         yield
     finally:
@@ -93,7 +96,7 @@ async def _serve(config: EngineConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, stopping, number)
 
-    sockets = [listen(host, group=config.group) for host in config.hosts]
+    sockets = [one for host in config.hosts for one in listen(host, group=config.group)]
     try:
         rooms = await _open(config)
         try:
@@ -148,12 +151,13 @@ async def _listen(config: EngineConfig, rooms: Rooms, sockets: list[socket.socke
     server = api.server()
     loop = asyncio.get_running_loop()
     listeners: list[asyncio.Server] = []
-    for host, one in zip(config.hosts, sockets, strict=True):
+    for one in sockets:
         if one.family == socket.AF_UNIX:
             listeners.append(await loop.create_unix_server(server, sock=one))
             continue
         if config.tls is None:
-            _log.warning("%s is open to everyone who can reach it: they are root here; use --tlsverify", host)
+            where = "tcp://{}:{}".format(*one.getsockname()[:2])
+            _log.warning("%s is open to everyone who can reach it: they are root here; use --tlsverify", where)
         context = tls_context(config.tls) if config.tls else None
         listeners.append(await loop.create_server(server, sock=one, ssl=context))
     # What has been loaded so far stays: the collector need not look at it again.

@@ -15,27 +15,41 @@ from engine.errors import Conflict, InvalidInput, SystemFailure
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 1024
+_FIRST_PASSED = 3
 
 
-def listen(host: str, *, group: str) -> socket.socket:
-    """A listening socket for `unix://PATH` or `tcp://HOST:PORT`.
+def listen(host: str, *, group: str) -> list[socket.socket]:
+    """The listening socket for `unix://PATH` or `tcp://HOST:PORT`; all that a service manager passed for `fd://`.
 
     Raises:
-        InvalidInput: `host` is neither.
+        InvalidInput: `host` is none of them, or nothing was passed.
         Conflict: someone listens there already.
         SystemFailure: the kernel refused.
     """
     scheme, _, rest = host.partition("://")
     try:
         if scheme == "unix":
-            return _listen_unix(Path(rest), group)
+            return [_listen_unix(Path(rest), group)]
         if scheme == "tcp":
-            return _listen_tcp(rest)
+            return [_listen_tcp(rest)]
+        if scheme == "fd":
+            return _passed()
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise Conflict(f"can't listen at {host}: something else does already") from None
         raise SystemFailure(f"can't listen at {host}: {error.strerror}", error.errno) from error
-    raise InvalidInput(f'invalid host "{host}": use unix://PATH or tcp://HOST:PORT')
+    raise InvalidInput(f'invalid host "{host}": use unix://PATH, tcp://HOST:PORT or fd://')
+
+
+def _passed() -> list[socket.socket]:
+    """The sockets of sd_listen_fds(3). They are the service manager's: nobody removes their files."""
+    count = os.environ.get("LISTEN_FDS", "")
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdigit() or count == "0":
+        raise InvalidInput("host fd://: no sockets were passed: start it by a systemd socket, or use unix://PATH")
+    passed = [socket.socket(fileno=_FIRST_PASSED + number) for number in range(int(count))]
+    for one in passed:
+        one.set_inheritable(False)
+    return passed
 
 
 def _listen_unix(path: Path, group: str) -> socket.socket:
@@ -76,8 +90,8 @@ def _remove_stale(path: Path) -> None:
 
 def _listen_tcp(address: str) -> socket.socket:
     name, _, port = address.rpartition(":")
-    if not port.isdigit():
-        raise InvalidInput(f'invalid address "tcp://{address}": a port is missing')
+    if not port.isdigit() or int(port) > 65535:
+        raise InvalidInput(f'invalid address "tcp://{address}": end it with a port, as in tcp://127.0.0.1:2376')
     name = name.strip("[]") or "127.0.0.1"
     family = socket.AF_INET6 if ":" in name else socket.AF_INET
     return socket.create_server((name, int(port)), family=family, backlog=_BACKLOG)
