@@ -13,6 +13,8 @@ import msgspec
 
 from engine.build import instructions as i
 from engine.build.actions import Action, ChangeConfig, CopyFiles, InlineFile, MakeFolder, RunCommand
+from engine.build.checksums import check_checksum
+from engine.build.devicerequests import parse_device
 from engine.build.expand import ExpansionError
 from engine.build.exposed import exposed_ports
 from engine.build.filematch import clean
@@ -23,7 +25,7 @@ from engine.build.mounts import Mount, parse_mount
 from engine.build.parser import heredoc_of
 from engine.build.platforms import PROXY_ARGS
 from engine.build.problems import DockerfileError
-from engine.build.remote import is_git, is_url
+from engine.build.remote import is_git, is_url, parse_git
 from engine.build.scope import Scope
 from engine.images.config import ContainerConfig, Healthcheck, ImageConfig
 
@@ -142,8 +144,6 @@ class _Walk:
 
     def user(self, step: i.User) -> None:
         user = self._scope.word(step.user)
-        if not user:
-            raise DockerfileError("USER requires a name or an id: the word is empty after expansion")
         self._set(user=printable(user))
         self._change(step, f"USER {user}")
 
@@ -212,8 +212,10 @@ class _Walk:
         self._change(step, f"ONBUILD {step.expression}")
 
     def run(self, step: i.Run) -> None:
-        if step.devices:
-            raise DockerfileError("RUN --device is not offered: steps get no devices of the host")
+        for device in map(parse_device, step.devices):
+            # One that is only wished for may be absent: the step runs without it.
+            if device.required:
+                raise DockerfileError(f"device {device.name} is required, and steps get no devices of the host")
         mounts = tuple(self._mount(text) for text in step.mounts)
         words, script = _with_heredocs(step.command)
         argv = self._with_shell(i.CommandLine(words, step.command.shell))
@@ -248,9 +250,9 @@ class _Walk:
 
     def _mount(self, text: str) -> Mount:
         mount = parse_mount(text, self._scope.word)
-        if not mount.target and mount.type not in ("secret", "ssh"):
-            raise DockerfileError(f"--mount={text}: it needs a target, the folder in the step to mount it at")
-        if mount.target:
+        if mount.type == "cache" and not mount.id:
+            mount = replace(mount, id=clean(mount.target))
+        if mount.target or mount.type not in ("secret", "ssh"):
             target = clean(posixpath.join("/", self._config.working_dir or "/", mount.target))
             if target == "/":
                 raise DockerfileError(f'invalid mount target "{mount.target}"')
@@ -273,8 +275,15 @@ class _Walk:
         if checksum:
             if len(sources) != 1:
                 raise DockerfileError("checksum can't be specified for multiple sources")
-            if not is_url(sources[0]) and not is_git(sources[0]):
+            if is_url(sources[0]):
+                check_checksum(checksum)
+            elif not is_git(sources[0]):
                 raise DockerfileError("checksum requires HTTP(S) or Git sources")
+        for git in filter(None, map(parse_git, sources)):
+            if checksum and git.checksum and checksum != git.checksum:
+                raise DockerfileError(f'checksum mismatch "{checksum}" != "{git.checksum}"')
+            if None not in (step.keep_git_dir, git.keep_git_dir) and step.keep_git_dir != git.keep_git_dir:
+                raise DockerfileError("inconsistent keep-git-dir configuration")
         self._transfer(
             step,
             sources,

@@ -14,6 +14,7 @@ from engine.build.lexer import SPACES
 
 _SPECIAL_PARAMETERS = frozenset("@*#?-$!")  # and 0, read as a number
 _REGEX_SIGNS = frozenset("[]{}.+()|^$")
+_TEMPLATE = re.compile(r"\$(?:\$|\w+|\{\w+\})")
 _MAX_DEPTH = 100
 
 
@@ -316,11 +317,16 @@ def _substitute(pattern: re.Pattern[str], replacement: str, value: str, *, every
     for match in pattern.finditer(value):
         if pieces and match.start() == match.end() == done:
             continue
-        pieces += [value[done : match.start()], replacement]
+        pieces += [value[done : match.start()], _filled(replacement) if everywhere else replacement]
         done = match.end()
         if not everywhere:
             break
     return "".join([*pieces, value[done:]])
+
+
+def _filled(template: str) -> str:
+    """What Go makes of a template for each match: `$name` is a group, and there are none; `$$` is a dollar."""
+    return _TEMPLATE.sub(lambda found: "$" if found[0] == "$$" else "", template)
 
 
 def _mirror(pattern: str) -> str:

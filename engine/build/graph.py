@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from engine.build.csvfields import read_fields
 from engine.build.expand import ExpansionError, Rules, read
 from engine.build.instructions import Copy, Dockerfile, Instruction, Run, Stage
 from engine.build.problems import DockerfileError, did_you_mean
 from engine.errors import InvalidInput
 from engine.images.descriptor import Platform
+from engine.images.reference import Reference
 
 SCRATCH = "scratch"
 
@@ -38,11 +39,16 @@ class StageGraph:
 
     def origin(self, position: int, name: str) -> int | str:
         """What `--from=name` in the stage at `position` means: an earlier stage, or an image."""
+        if "$" in name:
+            raise DockerfileError(
+                "variable expansion is not supported for --from, "
+                "define a new stage with FROM using ARG from global scope as a workaround"
+            )
         if name.isdecimal():
             if int(name) >= position:
                 raise DockerfileError(f"invalid stage index {name}: only stages before this one can be used")
             return int(name)
-        for planned in self.stages:
+        for planned in reversed(self.stages):  # of two stages with one name the later one has it
             if planned.stage.name and planned.stage.name == name.lower():
                 if planned.position == position:
                     raise DockerfileError(f"circular dependency: stage {name} copies from itself")
@@ -66,6 +72,8 @@ def plan_stages(dockerfile: Dockerfile, target: str, variables: Mapping[str, str
         if not base:
             raise DockerfileError(f"base name ({opening.base}) should not be blank", opening.line, "FROM")
         found: int | str | None = by_name.get(base.lower(), base)
+        if isinstance(found, str) and found != SCRATCH:
+            _check_name(found, opening.line)
         planned.append(
             PlannedStage(
                 position,
@@ -76,7 +84,27 @@ def plan_stages(dockerfile: Dockerfile, target: str, variables: Mapping[str, str
         )
         if stage.name:
             by_name[stage.name] = position
-    return StageGraph(tuple(planned), _target(planned, by_name, target))
+    graph = StageGraph(tuple(planned), _target(planned, by_name, target))
+    for one in planned:
+        _check_origins(graph, one)
+    return graph
+
+
+def _check_name(base: str, line: int) -> None:
+    try:
+        Reference.parse(base)
+    except InvalidInput as error:
+        raise DockerfileError(f'failed to parse stage name "{base}": {error}', line, "FROM") from None
+
+
+def _check_origins(graph: StageGraph, planned: PlannedStage) -> None:
+    """Whatever the target needs: a stage that copies from a later one, or from itself, can never be built."""
+    for step in planned.stage.steps:
+        for name in origins_of(step):
+            try:
+                graph.origin(planned.position, name)
+            except DockerfileError as error:
+                raise error.at(step.line, step.keyword) from None
 
 
 def origins_of(step: Instruction) -> tuple[str, ...]:
@@ -89,7 +117,7 @@ def origins_of(step: Instruction) -> tuple[str, ...]:
 
 
 def _mount_origin(mount: str) -> str:
-    for field in next(csv.reader([mount]), []):
+    for field in read_fields(mount):
         key, _, value = field.partition("=")
         if key.lower() == "from":
             return value

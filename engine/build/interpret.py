@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from engine.build import instructions as i
+from engine.build.devicerequests import parse_device
 from engine.build.durations import parse_duration
 from engine.build.flags import Flags
 from engine.build.lexer import SPACES, strip_leading_tabs
@@ -140,6 +141,8 @@ def _run(node: Node, code: str) -> i.Run:
         raise DockerfileError(f'security "{security}" is not valid')
     for mount in flags.all("mount"):
         check_mount(mount)
+    for device in flags.all("device"):
+        parse_device(device)
     return i.Run(node.start, code, _command(node), flags.all("mount"), network, security, flags.all("device"))
 
 

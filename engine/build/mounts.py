@@ -5,11 +5,11 @@ https://docs.docker.com/reference/dockerfile/#run---mount
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from engine.build.csvfields import read_fields
 from engine.build.durations import parse_size
 from engine.build.problems import DockerfileError, did_you_mean
 
@@ -44,7 +44,7 @@ class Mount:
 
 def check_mount(text: str) -> None:
     """What can be said before variables are known. Raises DockerfileError."""
-    for field in _fields(text):
+    for field in read_fields(text):
         key, equals, value = field.partition("=")
         if equals and key.lower() == "from" and "$" in value[:-1]:
             raise DockerfileError("'from' doesn't support variable expansion, define alias stage instead")
@@ -56,7 +56,7 @@ def parse_mount(text: str, expand: Callable[[str], str]) -> Mount:
     kind = "bind"
     read_only: bool | None = None
     required = False
-    for field in _fields(text):
+    for field in read_fields(text):
         key, equals, value = field.partition("=")
         key = key.lower()
         if not equals and key not in ("readonly", "ro", "readwrite", "rw", "required"):
@@ -69,11 +69,11 @@ def parse_mount(text: str, expand: Callable[[str], str]) -> Mount:
             if kind not in TYPES:
                 raise DockerfileError(f'unsupported mount type "{value}"{did_you_mean(value, TYPES)}')
         elif key in ("readonly", "ro", "readwrite", "rw"):
-            read_only = _boolean(key, value) == (key in ("readonly", "ro"))
+            read_only = boolean(key, value) == (key in ("readonly", "ro"))
         elif key == "required":
             if kind not in ("secret", "ssh"):
                 raise DockerfileError(f"unexpected key 'required' for mount type '{kind}'")
-            required = _boolean(key, value)
+            required = boolean(key, value)
         elif key == "size" and kind != "tmpfs":
             raise DockerfileError(f"unexpected key 'size' for mount type '{kind}'")
         else:
@@ -97,15 +97,8 @@ def parse_mount(text: str, expand: Callable[[str], str]) -> Mount:
     return mount
 
 
-def _fields(text: str) -> list[str]:
-    try:
-        rows = list(csv.reader([text], strict=True))
-    except csv.Error as error:
-        raise DockerfileError(f"failed to parse csv mounts: {error}") from None
-    return rows[0] if rows else [""]
-
-
-def _boolean(key: str, value: str) -> bool:
+def boolean(key: str, value: str) -> bool:
+    """As Go's strconv.ParseBool has it. Raises DockerfileError."""
     if value in _TRUE:
         return True
     if value in _FALSE:
@@ -149,5 +142,7 @@ def _check_together(mount: Mount) -> None:
             raise DockerfileError("invalid secret mount. one of source, target required")
         if mount.source and mount.id:
             raise DockerfileError("both source and id can't be set")
+    if mount.type == "ssh" and mount.source:
+        raise DockerfileError("ssh does not support source")
     if mount.sharing and mount.type != "cache":
         raise DockerfileError(f"invalid cache sharing set for {mount.type} mount")

@@ -16,6 +16,7 @@ from engine.build.lexer import SPACES, Directive, Lexer
 from engine.build.problems import DockerfileError
 
 _BLANKS = re.compile(r"[\t\v\f\r ]+")
+_FLAG_ENDS = "\t\n\v\f\r "  # BuildKit reads flags byte by byte: no wider space ends one
 _HEREDOC = re.compile(r"([0-9]*)<<(-?)[\t\n\f\r ]*([^<]*)\Z")
 _TAKES_HEREDOC = frozenset({"add", "copy", "run"})
 
@@ -130,7 +131,7 @@ def _take_flags(rest: str, escape: str) -> tuple[tuple[str, ...], str]:
     flags: list[str] = []
     at = 0
     while True:
-        while at < len(rest) and rest[at] in SPACES:
+        while at < len(rest) and rest[at] in _FLAG_ENDS:
             at += 1
         if not rest.startswith("--", at):
             return tuple(flags), rest[at:]
@@ -138,7 +139,7 @@ def _take_flags(rest: str, escape: str) -> tuple[tuple[str, ...], str]:
         quote = ""
         while at < len(rest):
             char = rest[at]
-            if not quote and char in SPACES:
+            if not quote and char in _FLAG_ENDS:
                 break
             at += 1
             if char == quote:

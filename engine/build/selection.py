@@ -29,7 +29,7 @@ class Picked:
 def pick(tree: Tree, sources: Sequence[str], *, parents: bool = False, what: str = "build context") -> list[Picked]:
     """The files and folders that `sources` name, in their order, wildcards in the order of names.
 
-    Raises DockerfileError where a source without wildcards is not there, or where nothing at all is.
+    Wildcards may match nothing, as BuildKit has it. Raises DockerfileError where a source without them is not there.
     """
     found: list[Picked] = []
     for source in sources:
@@ -49,8 +49,6 @@ def pick(tree: Tree, sources: Sequence[str], *, parents: bool = False, what: str
                 raise DockerfileError(_missing(tree, whole, source, what))
             folder, _, name = path.rpartition("/")
             found.append(Picked(real, name, entry, folder if parents else None, pivot))
-    if sources and not found:
-        raise DockerfileError(f"no source files were specified: {what} has nothing like {' '.join(sources)}")
     return found
 
 

@@ -33,7 +33,7 @@ from engine.build.selection import digest_of, pick
 from engine.build.stepcache import Result, StepCache
 from engine.build.steps.add import unpacked
 from engine.build.steps.copy import Source, copy_files, make_folder
-from engine.build.steps.download import check_checksum, download, file_name
+from engine.build.steps.download import download, file_name
 from engine.build.steps.repository import checkout, is_commit
 from engine.build.steps.run import RunPreparation
 from engine.build.steps.workspace import Workspace
@@ -279,8 +279,8 @@ class Solver:
                 source = await checkout(
                     git,
                     folder,
-                    keep_git_dir=copy.keep_git_dir,
-                    checksum=copy.checksum,
+                    keep_git_dir=bool(git.keep_git_dir) or copy.keep_git_dir,
+                    checksum=copy.checksum or git.checksum,
                     policy=self._policy,
                     agent=self._request.ssh.get("default"),
                 )
@@ -423,10 +423,11 @@ def _pinned_remote(copy: CopyFiles) -> str:
     (address,) = copy.sources
     git = parse_git(address)
     if git is not None:
-        pin = git.ref if is_commit(git.ref) else copy.checksum if is_commit(copy.checksum) else ""
-        return f"git:{pin}:{git.subdirectory}:{copy.keep_git_dir}" if pin else ""
+        pins = (git.ref, copy.checksum, git.checksum)
+        pin = next(filter(is_commit, pins), "")
+        kept = bool(git.keep_git_dir) or copy.keep_git_dir
+        return f"git:{pin}:{git.subdirectory}:{kept}:{git.submodules}" if pin else ""
     if is_url(address) and copy.checksum:
-        check_checksum(copy.checksum)
         return f"url:{copy.checksum}:{file_name(address, needed=copy.into)}"
     return ""
 

@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 import os
 import posixpath
-import re
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -36,15 +35,6 @@ class Hasher(Protocol):
 
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_CHECKSUM = re.compile(r"(sha256|sha384|sha512):([0-9a-f]+)\Z")
-_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
-
-
-def check_checksum(checksum: str) -> None:
-    """Raises DockerfileError for what is no checksum of a file."""
-    match = _CHECKSUM.match(checksum)
-    if match is None or len(match.group(2)) != _LENGTHS[match.group(1)]:
-        raise DockerfileError(f"invalid checksum {checksum}: write it as sha256: and 64 hexadecimal digits")
 
 
 def file_name(url: str, *, needed: bool) -> str:

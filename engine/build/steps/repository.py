@@ -6,37 +6,26 @@ https://docs.docker.com/reference/dockerfile/#adding-files-from-a-git-repository
 from __future__ import annotations
 
 import asyncio
-import os
+import posixpath
 import re
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from engine.build.addresses import AddressPolicy
+from engine.build.filematch import clean
 from engine.build.problems import DockerfileError
 from engine.build.remote import GitSource
 from engine.build.selection import Picked
 from engine.build.steps.copy import Source
+from engine.build.steps.git import Git
 from engine.build.trees import FOLDER, FolderTree
-from engine.errors import Unavailable
 
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
 _PLAIN_REF = re.compile(r"[A-Za-z0-9_./@+{}^~-]*\Z")
-_SETTINGS = (
-    "protocol.allow=never",
-    "protocol.https.allow=always",
-    "protocol.http.allow=always",
-    "protocol.git.allow=always",
-    "protocol.ssh.allow=always",
-    "http.followRedirects=false",
-    "core.hooksPath=/dev/null",
-    "core.fsmonitor=false",
-    "core.symlinks=true",
-    "advice.detachedHead=false",
-    "init.defaultBranch=main",
-)
-_LAST_WORDS = 400
+_SCHEMES = ("https", "http", "git", "ssh")
+_MOST_SUBMODULES = 100
+_DEEPEST = 5
 
 
 def is_commit(ref: str) -> bool:
@@ -59,16 +48,17 @@ async def checkout(
     """
     if source.ref.startswith("-") or not _PLAIN_REF.match(source.ref):
         raise DockerfileError(f"{source.ref} is no name of a git commit")
-    pins = await _pinned_addresses(source.remote, policy)
-    git = _Git(folder, pins, agent)
-    await git.run("init", "--quiet")
-    await git.run("fetch", "--quiet", "--depth=1", "--no-tags", "--", source.remote, source.ref or "HEAD")
-    await git.run("checkout", "--quiet", "--detach", "FETCH_HEAD")
+    fetching = _Fetching(policy, agent)
+    wanted = source.ref or (checksum if is_commit(checksum) else "") or "HEAD"
+    git = await fetching.fetch(folder, source.remote, wanted)
     commit = (await git.run("rev-parse", "HEAD")).strip()
     if checksum and not commit.startswith(checksum.lower()):
         raise DockerfileError(f"{source.remote}: expected checksum to match {checksum}, got {commit}")
+    if source.submodules:
+        await fetching.submodules(git, source.remote, _DEEPEST)
     if not keep_git_dir:
-        await asyncio.to_thread(shutil.rmtree, folder / ".git")
+        for made in fetching.folders:
+            await asyncio.to_thread(shutil.rmtree, made / ".git")
     tree = FolderTree.at(folder, own_root=True)
     path = tree.resolve(source.subdirectory)
     entry = tree.entry(path) if path is not None else None
@@ -78,65 +68,70 @@ async def checkout(
     return Source(tree, Picked(path, "", entry), unpacked=True)
 
 
-async def _pinned_addresses(remote: str, policy: AddressPolicy) -> list[str]:
-    """Settings that make git connect to the very addresses that were checked."""
-    if "://" not in remote:
-        host = remote.partition("@")[2].partition(":")[0]
-        await policy.resolve(host, 22)
-        return []
-    parts = urlsplit(remote)
-    port = parts.port or {"https": 443, "http": 80, "ssh": 22}.get(parts.scheme, 9418)
-    addresses = await policy.resolve(parts.hostname or "", port)
-    if parts.scheme not in ("http", "https"):
-        return []
-    return [f"http.curloptResolve={parts.hostname}:{port}:{','.join(addresses)}"]
+class _Fetching:
+    """A repository and its submodules, each address checked before it is asked."""
+
+    def __init__(self, policy: AddressPolicy, agent: Path | None) -> None:
+        self._policy = policy
+        self._agent = agent
+        self.folders: list[Path] = []
+
+    async def fetch(self, folder: Path, remote: str, ref: str) -> Git:
+        git = await Git.at(folder, remote, self._policy, self._agent)
+        self.folders.append(folder)
+        await git.run("init", "--quiet")
+        await git.run("fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--", remote, ref)
+        await git.run("checkout", "--quiet", "--detach", "FETCH_HEAD")
+        return git
+
+    async def submodules(self, git: Git, remote: str, depth: int) -> None:
+        """Those that .gitmodules names, and theirs. git's own way would ask addresses that nobody has checked."""
+        listing = git.folder / ".gitmodules"
+        if listing.is_symlink() or not listing.is_file():
+            return
+        for path, address in _listed(await git.run("config", "--null", "--list", "--file", ".gitmodules")):
+            commit = await self._recorded(git, path)
+            folder = git.folder / path
+            if not commit or folder.resolve() != git.folder.resolve() / path:
+                continue
+            if depth == 0 or len(self.folders) > _MOST_SUBMODULES:
+                raise DockerfileError(f"{remote}: too many submodules, at {path}")
+            target = _resolved(address, remote)
+            inner = await self.fetch(folder, target, commit)
+            await self.submodules(inner, target, depth - 1)
+
+    async def _recorded(self, git: Git, path: str) -> str:
+        """The commit that the tree has at `path`; empty where there is no submodule."""
+        found = (await git.run("ls-tree", "HEAD", "--", path)).split()
+        return found[2] if found[:2] == ["160000", "commit"] else ""
 
 
-class _Git:
-    def __init__(self, folder: Path, settings: list[str], agent: Path | None) -> None:
-        self._folder = folder
-        self._options = [word for setting in (*_SETTINGS, *settings) for word in ("-c", setting)]
-        self._env = _environment(agent)
-
-    async def run(self, *words: str) -> str:
-        process = await asyncio.create_subprocess_exec(
-            "git",
-            *self._options,
-            *words,
-            cwd=self._folder,
-            env=dict(self._env),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            out, err = await process.communicate()
-        except BaseException:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-            raise
-        if process.returncode:
-            said = " ".join(err.decode("utf-8", "replace").split())[-_LAST_WORDS:]
-            raise Unavailable(f"git {words[0]} failed: {said}")
-        return out.decode("utf-8", "replace")
+def _listed(settings: str) -> list[tuple[str, str]]:
+    """Path and address of each submodule."""
+    found: dict[str, dict[str, str]] = {}
+    for setting in settings.split("\0"):
+        key, _, value = setting.partition("\n")
+        section, _, name = key.rpartition(".")
+        if section.startswith("submodule.") and name in ("path", "url"):
+            found.setdefault(section, {})[name] = value
+    pairs = ((one.get("path", ""), one.get("url", "")) for one in found.values())
+    return [(path, url) for path, url in pairs if path and url and _plain(path)]
 
 
-def _environment(agent: Path | None) -> Mapping[str, str]:
-    """Nothing of the engine's own: no settings, no credentials, no questions."""
-    env = {
-        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
-        "HOME": "/nonexistent",
-        "LC_ALL": "C.UTF-8",
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": "/dev/null",
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_ASKPASS": "/bin/false",
-        "GIT_SSH_COMMAND": "ssh -oBatchMode=yes -oStrictHostKeyChecking=accept-new -oUserKnownHostsFile=/dev/null",
-    }
-    if agent is not None:
-        env["SSH_AUTH_SOCK"] = str(agent)
-    for name in ("GIT_SSL_CAINFO", "SSL_CERT_FILE", "SSL_CERT_DIR"):
-        if name in os.environ:
-            env[name] = os.environ[name]
-    return env
+def _plain(path: str) -> bool:
+    return clean(path) == path and not path.startswith(("/", "..", ".git"))
+
+
+def _resolved(address: str, remote: str) -> str:
+    """A submodule's address: one beginning with a dot is relative to the repository's own. Raises DockerfileError."""
+    if address.startswith(("./", "../")):
+        if "://" in remote:
+            parts = urlsplit(remote)
+            address = f"{parts.scheme}://{parts.netloc}{posixpath.normpath(posixpath.join(parts.path, address))}"
+        else:
+            host, _, path = remote.partition(":")
+            address = f"{host}:{posixpath.normpath(posixpath.join(path, address))}"
+    scheme, mark, _ = address.partition("://")
+    if address.startswith("-") or (scheme not in _SCHEMES if mark else "@" not in address.partition(":")[0]):
+        raise DockerfileError(f"submodule {address}: only {', '.join(_SCHEMES)} addresses can be fetched")
+    return address

@@ -147,7 +147,7 @@ class RunPreparation:
             self._variables[mount.env or name] = value.decode("utf-8", "surrogateescape")
             if not mount.target:
                 return
-        target = mount.target or f"/run/secrets/{name}"
+        target = mount.target or f"/run/secrets/{posixpath.basename(name)}"
         path = self._space.scratch_folder(f"secret{number}") / "value"
         path.touch(mode=0o600)
         path.write_bytes(value)

@@ -18,7 +18,9 @@ EXPANSIONS = [
     line for line in corpus_file("variable-expansion.txt").read_text().splitlines() if line[:2] in ("A|", "U|")
 ]
 KNOWN = frozenset(interpret_module._MEANINGS)
-ESCAPES = {'"': '\\"', "\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\v": "\\v", "\f": "\\f"}
+ESCAPES = {
+    '"': '\\"', "\\": "\\\\", "\a": "\\a", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\v": "\\v", "\f": "\\f",
+}  # fmt: skip
 
 
 def quote(text: str) -> str:

@@ -67,6 +67,13 @@ def test_refusals(word: str, message: str) -> None:
     assert message in str(refused.value)
 
 
+def test_dollars_in_a_replacement_of_every_match_name_groups() -> None:
+    variables = {"file": "a.b.c", "name": "$x", "two": "$$"}
+    assert expand("${file//./$name}", variables) == "abc"
+    assert expand("${file//./$two}", variables) == "a$b$c"
+    assert expand("${file/./$name}", variables) == "a$xb.c"
+
+
 def test_words_are_split_after_expansion_unless_quoted() -> None:
     assert split('a $words "$words" ${none} ""', VARIABLES) == ("a", "one", "two", "one two")
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from engine.build.devicerequests import DeviceRequest, parse_device
 from engine.build.durations import parse_duration, parse_size
 from engine.build.mounts import Mount, parse_mount
 from engine.build.problems import DockerfileError
@@ -44,12 +45,29 @@ def test_mounts(text: str, wanted: Mount) -> None:
         ("type=cache,mode=9", "invalid value 9 for mode"),
         ("ro=maybe", "invalid value for ro: maybe"),
         ("type=bind,required", "unexpected key 'required' for mount type 'bind'"),
+        ('type=cache,t"arget=/a', 'column 13: bare " in non-quoted-field'),
+        ('"type=cache"x', 'column 12: extraneous or missing " in quoted-field'),
+        ('"type=cache', 'extraneous or missing " in quoted-field'),
+        ("type=ssh,source=a", "ssh does not support source"),
     ],
 )
 def test_refusals(text: str, message: str) -> None:
     with pytest.raises(DockerfileError) as refused:
         parse_mount(text, lambda word: word)
     assert message in str(refused.value)
+
+
+def test_devices() -> None:
+    assert parse_device("vendor.com/gpu=0,required") == DeviceRequest("vendor.com/gpu=0", required=True)
+    assert parse_device("name=vendor.com/gpu,required=false") == DeviceRequest("vendor.com/gpu")
+    for text, message in (
+        ("a,b", "invalid field 'b' must be a key=value pair"),
+        ("a,requird=1", r"unexpected key 'requird' in 'requird=1' \(did you mean required\?\)"),
+        ("a,required=x", "invalid value for required: x"),
+        ("a,name=b", "device name already set to a"),
+    ):
+        with pytest.raises(DockerfileError, match=message):
+            parse_device(text)
 
 
 def test_durations_and_sizes() -> None:

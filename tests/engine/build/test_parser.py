@@ -52,6 +52,12 @@ def test_byte_order_mark_carriage_returns_and_odd_bytes() -> None:
     assert syntax.nodes[1].args == ("\udcff x",)
 
 
+def test_only_plain_blanks_end_a_flag() -> None:
+    copy = parse("FROM a\nCOPY --from=b\u00a0c --chown=\u00e0 x y".encode()).nodes[1]
+    assert copy.flags == ("--from=b\u00a0c", "--chown=\u00e0")
+    assert copy.args == ("x", "y")
+
+
 def test_heredocs() -> None:
     source = b"""FROM a
 RUN <<-one cat <<"two" >x

@@ -61,7 +61,7 @@ async def test_a_checksum_is_checked_and_spares_the_download(bench: Bench, site:
     bench.builder._policy = AddressPolicy(["127.0.0.0/8"])
     with pytest.raises(StepError, match=f"digest mismatch {DIGEST}"):
         await bench.build(f"FROM scratch\nADD --checksum=sha256:{'0' * 64} {site}/d/file.bin /x\n")
-    with pytest.raises(StepError, match="invalid checksum"):
+    with pytest.raises(DockerfileError, match="invalid checksum"):
         await bench.build(f"FROM scratch\nADD --checksum=sha256:12 {site}/d/file.bin /x\n")
 
 
@@ -114,6 +114,12 @@ async def test_policy(address: str, allowed: bool) -> None:
         ("git@example.com:a/b.git#main", GitSource("git@example.com:a/b.git", "main")),
         ("ssh://git@example.com/a", GitSource("ssh://git@example.com/a")),
         ("git://example.com/a#:sub", GitSource("git://example.com/a", "", "sub")),
+        ("https://example.com/a.git?branch=b&subdir=s", GitSource("https://example.com/a.git", "refs/heads/b", "s")),
+        ("https://example.com/a.git?tag=v1", GitSource("https://example.com/a.git", "refs/tags/v1")),
+        (
+            "https://example.com/a.git?ref=x&checksum=12&submodules=0&keep-git-dir#x:d",
+            GitSource("https://example.com/a.git", "x", "d", "12", submodules=False, keep_git_dir=True),
+        ),
         ("https://example.com/a/b.tar.gz", None),
         ("folder/file.git", None),
         ("a@b/c", None),
@@ -174,6 +180,45 @@ async def test_a_repository_becomes_files(bench: Bench, repository: str) -> None
     assert files["sub/file"] == "in git"
     assert "all/.git/HEAD" not in files
     assert "kept/.git/HEAD" in files
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("ref=a#b", "ref conflicts: a vs b"), ("tags=1", "did you mean tag"),
+        ("subdir=", 'query "subdir" has no value'),
+        ("ref=a&ref=b", 'query "ref" has multiple values'), ("mtime=commit", "not offered"),
+    ],
+)  # fmt: skip
+def test_queries_that_make_no_sense(query: str, message: str) -> None:
+    with pytest.raises(DockerfileError, match=message):
+        parse_git(f"https://example.com/a.git?{query}")
+
+
+async def test_submodules_come_along(bench: Bench, repository: str, tmp_path: Path) -> None:
+    outer = tmp_path / "repos" / "outer"
+    outer.mkdir()
+
+    def git(*words: str) -> None:
+        subprocess.run(
+            ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "protocol.allow=always", *words],
+            cwd=outer, check=True, capture_output=True, env={**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"},
+        )  # fmt: skip
+
+    git("init", "-q", "-b", "main")
+    git("submodule", "add", "-q", str(tmp_path / "repos/one"), "inner")
+    git("config", "--file", ".gitmodules", "submodule.inner.url", "../one")
+    git("commit", "-q", "-a", "-m", "outer")
+    address = repository.removesuffix("one") + "outer"
+    image = await bench.build(f"FROM scratch\nADD {address} /with/\nADD {address}?submodules=false /without/\n")
+    files = bench.files(image)
+    assert files["with/inner/sub/file"] == "in git"
+    assert "with/inner/.git" not in files
+    assert "without/inner/top" not in files
+    git("config", "--file", ".gitmodules", "submodule.inner.url", "file:///etc")
+    git("commit", "-q", "-a", "-m", "astray")
+    with pytest.raises(StepError, match="only https, http, git, ssh addresses"):
+        await bench.build(f"FROM scratch\nADD {address} /x/\n")
 
 
 async def test_refused_repositories(bench: Bench, repository: str) -> None:
