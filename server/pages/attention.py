@@ -72,8 +72,12 @@ def of_rollout(service: ServiceView) -> Iterator[Notice]:
             yield Notice("warn", f"{rollout.release} was undone: {old}", rollout.reason, "", link, since)
         case RolloutState.REVERTING:
             yield Notice("warn", f"{rollout.release} is being undone", rollout.reason, "", link, since)
-        case RolloutState.RUNNING | RolloutState.BAKING:
-            yield Notice("busy", f"{rollout.release} is being rolled out: until it is live, {old}", "", "", link, since)
+        case RolloutState.RUNNING:
+            what = f"{rollout.release} is being rolled out" + (f" in place of {rollout.previous}" if rollout.previous else "")
+            yield Notice("busy", what, link=link, since=since)
+        case RolloutState.BAKING:
+            back = f": should it fail, {rollout.previous} returns" if rollout.previous else ""
+            yield Notice("busy", f"{rollout.release} serves and is watched{back}", link=link, since=since)
 
 
 def _of_hosts(hosts: Sequence[HostInfo]) -> Iterator[Notice]:

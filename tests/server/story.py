@@ -231,7 +231,7 @@ class Story:
 
 
 def replicas(service: str, release: str, number: int = 2, state: ReplicaState = ReplicaState.HEALTHY) -> list[Replica]:
-    return [Replica(service=service, release=release, name=f"{release}-{n}", state=state) for n in range(number)]
+    return [Replica(service=service, release=release, name=f"{release}-{n + 1}", state=state) for n in range(number)]
 
 
 WEB = service_of("web", role="web")

@@ -46,8 +46,8 @@ def test_when_all_is_well_nothing_is_said() -> None:
 @pytest.mark.parametrize(
     ("state", "look", "words"),
     [
-        (RolloutState.RUNNING, "busy", "until it is live, web-2 serves"),
-        (RolloutState.BAKING, "busy", "until it is live, web-2 serves"),
+        (RolloutState.RUNNING, "busy", "web-3 is being rolled out in place of web-2"),
+        (RolloutState.BAKING, "busy", "web-3 serves and is watched: should it fail, web-2 returns"),
         (RolloutState.REVERTING, "warn", "is being undone"),
         (RolloutState.REVERTED, "warn", "was undone: web-2 serves"),
         (RolloutState.FAILED, "bad", "could not be undone everywhere"),
@@ -80,9 +80,9 @@ def test_too_few_replicas_are_told_unless_a_rollout_is_under_way() -> None:
 
 @pytest.mark.parametrize("state", [ReplicaState.UNHEALTHY, ReplicaState.EXITED])
 def test_a_replica_that_does_not_serve_is_told_with_its_reason(state: ReplicaState) -> None:
-    ill = Replica(service="web", release="web-2", name="web-2-0", state=state, detail="out of memory")
+    ill = Replica(service="web", release="web-2", name="web-2-2", state=state, detail="out of memory")
     (notice,) = of_replicas(service(ill, *replicas("web", "web-2", 1)))
-    assert (notice.what, notice.why) == (f"web-2-0 on web1 is {state}", "out of memory")
+    assert (notice.what, notice.why) == (f"web-2-2 on web1 is {state}", "out of memory")
 
 
 def test_what_runs_on_a_silent_host_is_not_guessed() -> None:

@@ -98,12 +98,12 @@ def test_home_says_which_hosts_there_are(server: Running, story: Story) -> None:
 
 def test_a_replica_that_is_ill_is_the_first_thing_said(server: Running, story: Story) -> None:
     ill = Replica(
-        service="web", release="web-2", name="web-2-1", state=ReplicaState.UNHEALTHY, detail="GET /healthz: 503"
+        service="web", release="web-2", name="web-2-2", state=ReplicaState.UNHEALTHY, detail="GET /healthz: 503"
     )
     story.holds("web1", replicas("web", "web-2")[0], ill)
     server.conductor.feed.touch()
     home = page(server, "/")
-    assert home.text.index("web-2-1 on web1 is unhealthy") < home.text.index("web-3 was undone")
+    assert home.text.index("web-2-2 on web1 is unhealthy") < home.text.index("web-3 was undone")
     assert "GET /healthz: 503" in home.text
     assert "1/2 healthy" in home.text
 
@@ -181,7 +181,7 @@ def test_a_service_tells_its_hosts_its_rollout_and_its_releases(server: Running,
     assert UNHEALTHY in service.text
     assert "shipway rollback web" in service.text
     assert "shipway rollback web web-1" in service.text
-    for name in ("web1", "web2", "web-2-0", "web-2-1", "web-1", "superseded", "failed"):
+    for name in ("web1", "web2", "web-2-1", "web-2-2", "web-1", "superseded", "failed"):
         assert name in service.text
     assert {f"/runs/{server.runs[name]}" for name in ("first", "live", "undone")} <= set(service.links())
 
