@@ -150,10 +150,9 @@ def _from_file(path: Path, *, required: bool) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from None
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path}: this is not UTF-8 text") from None
+    values = _yaml(text, str(path))
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -173,8 +172,17 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         if variable not in known:
             raise SettingsError(f"unknown setting {variable}: {did_you_mean(variable, known)}")
         name = known[variable]
-        values[name] = yaml.safe_load(text) if name == "repositories" else text
+        values[name] = _yaml(text, variable) if name == "repositories" else text
     return values
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{where}: {' '.join(str(error).split())}") from None
+    except (ValueError, RecursionError) as error:  # such as the date 2024-13-01, or a thousand brackets
+        raise SettingsError(f"{where}: {str(error)[:200]}") from None
 
 
 def _explain(problem: Any) -> str:

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints
 
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?", re.ASCII)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE | re.ASCII)
 _SIZE_FACTOR = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -32,7 +32,7 @@ def parse_duration(value: object) -> float:
         if match and any(match.groups()):
             days, hours, minutes, secs, millis = (float(group or 0) for group in match.groups())
             seconds = days * 86400 + hours * 3600 + minutes * 60 + secs + millis / 1000
-        elif re.fullmatch(r"\d+(\.\d+)?", text):
+        elif re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
             seconds = float(text)
         else:
             raise ValueError(f'"{text[:60]}" is not a duration: write a number and its unit, such as 30s or 5m')

@@ -54,11 +54,16 @@ class Commit:
 
 def check_url(url: str) -> str:
     """The url, if it is one that we let git see. Raises SourceError."""
-    if url.startswith("/") and "\0" not in url:
-        return url
-    if not url.startswith("-") and (_SCP.fullmatch(url) or urlsplit(url).scheme in _SCHEMES):
+    if url.isprintable() and (url.startswith("/") or _SCP.fullmatch(url) or _scheme(url) in _SCHEMES):
         return url
     raise SourceError(f"{url[:200]!r} is not a repository's address: use https, ssh, file or an absolute path")
+
+
+def _scheme(url: str) -> str:
+    try:
+        return urlsplit(url).scheme if "://" in url else ""
+    except ValueError:  # such as brackets that hold no address
+        return ""
 
 
 def check_sha(sha: str) -> str:
@@ -210,7 +215,7 @@ def _environment(config: dict[str, str], git_dir: Path | None) -> dict[str, str]
         "HOME": "/nonexistent",
         "LC_ALL": "C.UTF-8",
         "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_CONFIG_GLOBAL": str(Path(__file__).with_name("gitconfig")),
         "GIT_ATTR_NOSYSTEM": "1",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ASKPASS": "/bin/false",
@@ -238,7 +243,7 @@ def _origin(url: str) -> str:
 
 def _last_words(errors: bytes, args: tuple[str, ...], url: str) -> str:
     lines = [line.strip() for line in errors.decode(errors="replace").splitlines() if line.strip()]
-    fatal = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1] if lines else "")
+    fatal = next((line for line in lines if line.startswith(("fatal:", "error:", "git:"))), lines[-1] if lines else "")
     command = next((arg for arg in args if not arg.startswith("-") and "=" not in arg), "git")
     return f"git {command} {url}: {fatal.removeprefix('fatal: ').removeprefix('error: ')[:500] or 'failed'}".strip()
 
