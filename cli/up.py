@@ -39,7 +39,9 @@ def up(data: Path, listen: Address, registry: Address, metrics: Address, broker_
     found = problems(layout)
     if found:
         raise CommandError("nothing was started:\n  " + "\n  ".join(found))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell starts what it puts into the background with SIGINT ignored; whoever sends one means it.
+    for stopping in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stopping, signal.default_int_handler)
     supervisor = Supervisor(click.echo)
     try:
         for part, where in parts(layout, os.environ):
