@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
+from concurrent.futures import Future
 
 from pipeline.definition.load import load
 from pipeline.definition.models import Definition
@@ -42,6 +43,8 @@ class Conductor:
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._tries: dict[int, int] = {}
+        self._accepting = threading.Lock()
+        self._awaited: dict[int, Future[list[RunView]]] = {}
         self.broker_ok = True
 
     def start(self) -> None:
@@ -71,11 +74,31 @@ class Conductor:
             self._news.set()
         return number
 
+    def accept_and_plan(
+        self, event: Event, *, hook: str, delivery: str | None, patience: float
+    ) -> tuple[int, list[RunView]] | None:
+        """As `accept`, with the event's runs as far as they were made within `patience` seconds."""
+        with self._accepting:
+            number = self.accept(event, hook=hook, delivery=delivery)
+            if number is None:
+                return None
+            planned = self._awaited[number] = Future()
+        try:
+            return number, planned.result(patience)
+        except TimeoutError:
+            return number, []
+        finally:
+            del self._awaited[number]
+
+    def _pending(self) -> list[tuple[int, Event]]:
+        with self._accepting:  # whoever has stored one waits for it by now
+            return self.store.pending_events()
+
     def _events_loop(self) -> None:
         while not self._stop.is_set():
             self._news.clear()
             try:
-                for number, event in self.store.pending_events():
+                for number, event in self._pending():
                     if self._stop.is_set():
                         return
                     self._plan_event(number, event)
@@ -85,11 +108,15 @@ class Conductor:
             self._news.wait(timeout=max(1.0, self.settings.sweep_seconds))
 
     def _plan_event(self, number: int, event: Event) -> None:
+        runs: list[RunView] = []
         try:
-            self.plan_event(number, event)
+            runs = self.plan_event(number, event)
         except Exception:
             # One that can't be planned must not hold up the others.
             log.exception("planning event %s failed; trying again", number)
+        awaited = self._awaited.get(number)
+        if awaited is not None and not awaited.done():
+            awaited.set_result(runs)
 
     def plan_event(self, number: int, event: Event) -> list[RunView]:
         """The runs that an event starts. The event is done with afterwards, whatever came of it."""

@@ -17,6 +17,8 @@ from server.hooks.receive import Delivery, Ping, Unwanted
 
 KIND = "generic"
 SIGNATURE = "x-shipway-signature-256"
+PATIENCE = 2.0
+"""Somebody has just pushed and looks at the terminal."""
 _SHA = r"^[0-9a-f]{40}([0-9a-f]{24})?$"
 
 

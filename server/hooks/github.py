@@ -13,8 +13,7 @@ from server.hooks.receive import Delivery, Ping, Unwanted
 
 KIND = "github"
 SIGNATURE = "x-hub-signature-256"
-_LISTED = 2048
-"""GitHub lists at most this many commits in a push: with more, the changed files are not all there."""
+PATIENCE = 0.0
 
 
 class _Read(BaseModel):
@@ -26,9 +25,6 @@ class Commit(_Read):
     message: str = ""
     timestamp: str | None = None
     author: dict[str, Any] = Field(default_factory=dict)
-    added: list[str] = Field(default_factory=list)
-    removed: list[str] = Field(default_factory=list)
-    modified: list[str] = Field(default_factory=list)
 
 
 class Push(_Read):

@@ -44,6 +44,8 @@ class Hook(Protocol):
 
     KIND: str
     SIGNATURE: str
+    PATIENCE: float
+    """Seconds that its sender is glad to wait for the runs' numbers."""
 
     @staticmethod
     def repository_of(document: object) -> str | tuple[str, ...] | None: ...
@@ -83,10 +85,13 @@ async def receive(request: Request, hook: Any) -> Response:
         return answer(200, "ping", ok=True)
     if isinstance(read, Unwanted):
         return answer(200, "ignored", ok=True, ignored=read.why)
-    number = await run_in_threadpool(conductor.accept, read.event, hook=kind, delivery=read.id)
-    if number is None:
+    accepted = await run_in_threadpool(
+        conductor.accept_and_plan, read.event, hook=kind, delivery=read.id, patience=hook.PATIENCE
+    )
+    if accepted is None:
         return answer(200, "duplicate", ok=True, duplicate=True)
-    return answer(202, "accepted", ok=True, event=number)
+    number, runs = accepted
+    return answer(202, "accepted", ok=True, event=number, runs=[run.id for run in runs])
 
 
 def find_repository(settings: Settings, names: tuple[str, ...]) -> tuple[str, Repository]:

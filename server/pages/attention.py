@@ -73,8 +73,8 @@ def of_rollout(service: ServiceView) -> Iterator[Notice]:
         case RolloutState.REVERTING:
             yield Notice("warn", f"{rollout.release} is being undone", rollout.reason, "", link, since)
         case RolloutState.RUNNING:
-            what = f"{rollout.release} is being rolled out" + (f" in place of {rollout.previous}" if rollout.previous else "")
-            yield Notice("busy", what, link=link, since=since)
+            place = f" in place of {rollout.previous}" if rollout.previous else ""
+            yield Notice("busy", f"{rollout.release} is being rolled out{place}", link=link, since=since)
         case RolloutState.BAKING:
             back = f": should it fail, {rollout.previous} returns" if rollout.previous else ""
             yield Notice("busy", f"{rollout.release} serves and is watched{back}", link=link, since=since)

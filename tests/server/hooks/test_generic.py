@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from pipeline.triggers.event import Event
+from pipeline.views import RunView
 from server.hooks.signature import MAX_BODY, sign, verify
 from tests.server.gitrepo import GitRepo
 from tests.server.running import Running, wait_for
@@ -23,12 +26,8 @@ def test_a_signed_push_becomes_a_run(server: Running, repository: GitRepo) -> No
     answer = server.hook("generic", body, headers={"X-Shipway-Delivery": "one"})
     assert answer.status_code == 202
     assert answer.json()["ok"] is True
-
-    def runs() -> list[Any]:
-        return [run for run in server.api("/runs")["runs"] if run["sha"] == body["after"]]
-
-    found = wait_for(runs, "the run")
-    assert {run["pipeline"] for run in found} == {"web", "docs"}
+    found = [server.api(f"/runs/{number}") for number in answer.json()["runs"]]
+    assert [run["pipeline"] for run in found] == ["web", "docs"]
     assert found[0]["message"] == "Greet the world"
     assert found[0]["author"] == "Ada"
     assert found[0]["branch"] == "main"
@@ -101,6 +100,25 @@ def test_a_delivery_counts_once(server: Running, repository: GitRepo, count: Cal
     assert (first.status_code, again.status_code) == (202, 200)
     assert again.json()["duplicate"] is True
     assert count("events") == before
+
+
+def test_a_push_that_can_not_be_planned_soon_is_accepted_without_its_runs(
+    server: Running, repository: GitRepo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_go_on = threading.Event()
+    plan = server.conductor.plan_event
+
+    def slow(number: int, event: Event) -> list[RunView]:
+        may_go_on.wait(20)
+        return plan(number, event)
+
+    monkeypatch.setattr(server.conductor, "plan_event", slow)
+    monkeypatch.setattr("server.hooks.generic.PATIENCE", 0.01)
+    answer = server.hook("generic", body_of(repository), headers={"X-Shipway-Delivery": "slow"})
+    assert (answer.status_code, answer.json()["runs"]) == (202, [])
+    before = len(server.api("/runs")["runs"])
+    may_go_on.set()
+    wait_for(lambda: len(server.api("/runs")["runs"]) == before + 2, "the runs")
 
 
 def test_without_an_id_the_push_itself_is_the_delivery(server: Running, repository: GitRepo) -> None:
