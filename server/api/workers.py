@@ -11,6 +11,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pipeline.local import LocalStageClient
+from pipeline.protocol import Claim
+from pipeline.settings import Settings
 from pipeline.views import StepReady
 from pipeline.wire import CALLS, MAX_BODY
 from server.api.common import conductor_of
@@ -39,6 +41,8 @@ async def call(request: Request) -> Response:
     conductor = conductor_of(request)
     client = LocalStageClient(conductor.store)
     result = await run_in_threadpool(getattr(client, wanted.name), **arguments)
+    if isinstance(result, Claim):
+        result = with_token(result, conductor.settings)
     if wanted.name in _TELLS:
         conductor.feed.touch()
     if wanted.name == "finish":
@@ -46,6 +50,15 @@ async def call(request: Request) -> Response:
     if wanted.name == "request_step":
         await run_in_threadpool(conductor.send, (), (StepReady(step=result.id, host=result.host),))
     return Response(wanted.encode_result(result), media_type="application/json")
+
+
+def with_token(claim: Claim, settings: Settings) -> Claim:
+    """The claim with the repository's token, which is in the settings only and is never stored."""
+    repository = settings.repositories.get(claim.run.repository)
+    if claim.source is None or repository is None or repository.token is None:
+        return claim
+    source = claim.source.model_copy(update={"token": repository.token.get_secret_value()})
+    return claim.model_copy(update={"source": source})
 
 
 routes = [Route("/{call}", call, methods=["POST"])]

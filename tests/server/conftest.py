@@ -44,6 +44,7 @@ def night(settings: Settings) -> Iterator[Running]:
 def settings(tmp_path_factory: pytest.TempPathFactory, repository: GitRepo) -> Settings:
     known = {
         "web": {"url": repository.url, "secret": SECRET},
+        "private": {"url": "https://git.example.com/p.git", "secret": SECRET, "token": "a-git-token"},
         GITHUB: {"url": "/nonexistent/drone-test-go.git", "secret": SECRET},
     }
     return settings_of(tmp_path_factory.mktemp("server"), **known)

@@ -27,6 +27,7 @@ from pipeline.protocol import (
     WorkerInfo,
 )
 from pipeline.store import Store
+from pipeline.triggers.event import Event
 from pipeline.wire import CALLS, MAX_BODY
 from server.tokens import worker_token
 from tests.server.running import Running
@@ -128,6 +129,21 @@ def test_what_is_lost_or_unknown_is_raised_again_by_its_kind(
     with pytest.raises(LeaseLost):
         client.finish(claim.attempt, "guess", Outcome(result=Result.PASSED))
     assert not client.heartbeat(Heartbeat(worker="nobody")).known
+
+
+def test_a_claim_brings_the_repositorys_token_which_is_stored_nowhere(
+    server: Running, story: Story, client: HttpStageClient
+) -> None:
+    event = Event(kind="push", repository="private", url="https://git.example.com/p.git", sha="a" * 40)
+    run = story.store.create_run(plan_of(WEB), event)
+    story.store.advance(run.id)
+    claim = client.claim(_attempt(server.store, run.id, "image"), "build1")
+    assert claim is not None
+    assert claim.source is not None
+    assert (claim.source.url, claim.source.token) == ("https://git.example.com/p.git", "a-git-token")
+    database = b"".join(path.read_bytes() for path in server.settings.data.glob("shipway.db*"))
+    assert b"git.example.com/p.git" in database
+    assert b"a-git-token" not in database
 
 
 def test_finishing_a_stage_hints_at_the_next(server: Running, story: Story, client: HttpStageClient) -> None:
