@@ -18,6 +18,7 @@ from engine.api.app import Api
 from engine.api.metrics import Metrics
 from engine.api.rooms import Rooms
 from engine.api.sockets import listen, tls_context
+from engine.api.tls import Gateway
 from engine.build.builder import Builder
 from engine.config import EngineConfig
 from engine.containers.ephemeral import run_ephemeral
@@ -139,7 +140,7 @@ async def _open(config: EngineConfig) -> Rooms:
         registry=registry,
         networks=networks,
         containers=containers,
-        builder=Builder(config, images, run_step),
+        builder=Builder(config, images, run_step, ranges=containers.ranges),
         volumes=containers.volumes,
         events=events,
         metrics=Metrics(),
@@ -158,8 +159,10 @@ async def _listen(config: EngineConfig, rooms: Rooms, sockets: list[socket.socke
         if config.tls is None:
             where = "tcp://{}:{}".format(*one.getsockname()[:2])
             _log.warning("%s is open to everyone who can reach it: they are root here; use --tlsverify", where)
-        context = tls_context(config.tls) if config.tls else None
-        listeners.append(await loop.create_server(server, sock=one, ssl=context))
+            listeners.append(await loop.create_server(server, sock=one))
+        else:
+            gateway = Gateway(tls_context(config.tls), server)
+            listeners.append(await asyncio.start_server(gateway.serve, sock=one))
     # What has been loaded so far stays: the collector need not look at it again.
     gc.collect()
     gc.freeze()

@@ -30,6 +30,7 @@ from engine.build.solver import Solver, in_thread
 from engine.build.stepcache import Result, StepCache
 from engine.build.trees import EmptyTree, Tree
 from engine.config import EngineConfig
+from engine.containers.idranges import IdRanges
 from engine.errors import EngineError, InvalidInput, NotFound
 from engine.images.descriptor import Platform
 from engine.images.image import Image
@@ -50,14 +51,19 @@ class Builder:
         images: ImageStore,
         run_step: RunStep,
         policy: AddressPolicy | None = None,
+        ranges: IdRanges | None = None,
     ) -> None:
-        """`policy` says where ADD may download from; by default from public addresses only."""
+        """`policy` says where ADD may download from; by default from public addresses only.
+
+        `ranges` lends ids to the steps' user namespaces; without it steps have none of their own.
+        """
         self._policy = policy or AddressPolicy()
         self._config = config
         self._images = images
         self._run_step = run_step
         self.cache = StepCache(config.data_root / "build" / "cache.db")
         self.cache_mounts = CacheMounts(config.data_root / "build" / "cachemounts")
+        self._ranges = ranges
         self._flights = Flights()
         self._lease = images.lease(*self.cache.chains(), seconds=_KEEP_SECONDS)
         self._building = 0
@@ -142,6 +148,7 @@ class Builder:
                 self.cache_mounts,
                 self._policy,
                 self._flights,
+                self._ranges,
                 tree,
                 preparation,
                 stages,

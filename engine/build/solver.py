@@ -39,6 +39,7 @@ from engine.build.steps.run import RunPreparation
 from engine.build.steps.workspace import Workspace
 from engine.build.trees import EmptyTree, Tree
 from engine.config import EngineConfig
+from engine.containers.idranges import IdRanges
 from engine.errors import EngineError
 from engine.images.config import ImageConfig
 from engine.images.image import Image, Layer
@@ -72,6 +73,7 @@ class Solver:
         caches: CacheMounts,
         policy: AddressPolicy,
         flights: Flights,
+        ranges: IdRanges | None,
         tree: Tree,
         preparation: Preparation,
         stages: Mapping[int, ReadyStage],
@@ -87,6 +89,7 @@ class Solver:
         self._caches = caches
         self._policy = policy
         self._flights = flights
+        self._ranges = ranges
         self._tree = tree
         self._preparation = preparation
         self._stages = stages
@@ -203,6 +206,7 @@ class Solver:
 
             async def work(space: Workspace) -> bool:
                 async with AsyncExitStack() as held:
+                    self._lend_ids(run, space)
                     preparation = RunPreparation(
                         run, self._request, space, self._caches, lambda mount: trees[mount], held
                     )
@@ -325,11 +329,21 @@ class Solver:
                     after = standing.with_change(action.created_by, created, f"{key} {created}")
             finally:
                 await in_thread(space.remove)
+                if self._ranges is not None:
+                    self._ranges.give_back(space.id_shift)
             self._keep((key, *also), result)
             return after
 
+    def _lend_ids(self, run: RunCommand, space: Workspace) -> None:
+        """The network's and the devices' files may only be shown to whoever owns their namespaces: then no ids."""
+        network = self._request.network if run.network == "default" else run.network
+        if self._ranges is not None and network != "host" and not run.privileged:
+            space.id_shift = self._ranges.take()
+
     def _commit(self, standing: Standing, space: Workspace) -> Layer:
-        layer = self._images.add_layer_from_dir(standing.chain or None, space.upper, clamp=self._epoch)
+        layer = self._images.add_layer_from_dir(
+            standing.chain or None, space.upper, id_shift=space.id_shift, clamp=self._epoch
+        )
         self._lease.add(layer.chain_id)
         return layer
 

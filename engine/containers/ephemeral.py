@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from engine.config import EngineConfig
-from engine.containers import names, netfiles, pipes, resources, specs, users, volumefill
+from engine.containers import idranges, names, netfiles, pipes, resources, specs, users, volumefill
 from engine.containers.hostconfig import HostConfig
 from engine.containers.layered import Layered
 from engine.containers.model import ContainerConfig
@@ -42,8 +42,9 @@ class StepMount:
 class Step:
     """What to run. `user` as in a Dockerfile; `id_shift` is the host's id of the container's root.
 
-    With an `id_shift` above 0 the step runs in a user namespace of its own of 65,536 ids, and `upper` must
-    belong to that id. `network` is default, none, host or the name of a network. Memory in bytes.
+    With an `id_shift` above 0 the step runs in a user namespace of its own, which has 65,536 ids from there, and
+    what it writes to `upper` belongs to them; larger ids are the host's own. `network` is default, none, host or
+    the name of a network. Memory in bytes.
     """
 
     args: Sequence[str]
@@ -199,18 +200,18 @@ def _spec(
             hostname=hostname,
             user=users.resolve(step.user, (), files),
             cgroups_path=f"{config.cgroup_parent}/{container_id}",
-            id_shift=step.id_shift,
             sharing=specs.Sharing(network="host" if host_network else "", user="" if step.id_shift else "host"),
             hosts=folder / "hosts",
             hostname_file=folder / "hostname",
             resolv=folder / "resolv.conf",
         ),
     )
-    spec.mounts = [*spec.mounts, *(_mount(mount) for mount in step.mounts)]
+    spec.mounts = [*spec.mounts, *(_mount(mount, mapped=step.id_shift > 0) for mount in step.mounts)]
+    spec.linux.uid_mappings = spec.linux.gid_mappings = idranges.wide_mappings(step.id_shift)
     return spec
 
 
-def _mount(mount: StepMount) -> Mount:
+def _mount(mount: StepMount, *, mapped: bool) -> Mount:
     if mount.source is None:
         options = ["nosuid", "nodev", f"mode={mount.mode:o}"]
         options += [f"size={mount.size}"] if mount.size else []
@@ -220,7 +221,7 @@ def _mount(mount: StepMount) -> Mount:
         destination=mount.target,
         type="bind",
         source=str(mount.source),
-        options=["rbind", "rprivate", "nosuid", "nodev", access],
+        options=["rbind", "rprivate", "nosuid", "nodev", access, *(["ridmap"] if mapped else [])],
     )
 
 

@@ -28,6 +28,16 @@ def mappings(first: int) -> list[IDMapping]:
     return [IDMapping(container_id=0, host_id=first, size=SIZE)] if first else []
 
 
+def wide_mappings(first: int) -> list[IDMapping]:
+    """Like `mappings`, and the ids that the range has no place for are the host's own, up to where ranges begin.
+
+    For build steps: images have files of any owner, and a step may give them away.
+    """
+    if not first:
+        return []
+    return [*mappings(first), IDMapping(container_id=SIZE, host_id=SIZE, size=min(first, _FIRST) - SIZE)]
+
+
 def check(user: ResolvedUser, first: int) -> None:
     """Raises InvalidInput for ids that the range has no place for."""
     for number in (user.uid, user.gid, *user.groups):

@@ -115,6 +115,11 @@ class Containers:
                 raise result
 
     @property
+    def ranges(self) -> IdRanges | None:
+        """Lends the ids of user namespaces, to build steps too; None where there are none. Known once restored."""
+        return self._room.ranges if self._user_namespaces else None
+
+    @property
     def user_namespaces(self) -> bool:
         """Whether new containers get user namespaces of their own. Known once restored."""
         return bool(self._user_namespaces)

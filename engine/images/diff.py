@@ -210,12 +210,13 @@ class _Walk:
 def unshift(number: int, shift: int) -> int:
     """An id as it is inside of the namespace.
 
-    Real ids below the namespace's are kept: overlayfs itself makes some, and a folder whose unshifting was
-    cut short can be taken up again. All others are nobody there, and so here.
+    Real ids below the namespace's are kept: overlayfs itself makes some, build steps have those that a
+    namespace's range has no place for, and a folder whose unshifting was cut short can be taken up again. All
+    others are nobody there, and so here.
     """
-    if not shift or number < min(shift, ID_RANGE):
+    if not shift or number < shift:
         return number
-    return number - shift if shift <= number < shift + ID_RANGE else NOBODY
+    return number - shift if number < shift + ID_RANGE else NOBODY
 
 
 def portable_xattrs(xattrs: dict[str, bytes], shift: int) -> dict[str, bytes]:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.build.actions import RunCommand
+from engine.build.agentpassage import passage
 from engine.build.cachemounts import CacheMounts
 from engine.build.copier import Copier, Look
+from engine.build.filematch import clean
 from engine.build.hostca import TARGET as CA_TARGET
 from engine.build.hostca import VARIABLES as CA_VARIABLES
 from engine.build.mounts import Mount
@@ -89,6 +91,7 @@ class RunPreparation:
             network=request.network if run.network == "default" else run.network,
             mounts=tuple(self._mounts),
             extra_hosts=request.extra_hosts,
+            id_shift=self._space.id_shift,
             shm_size=request.shm_size,
             memory=request.memory,
             nano_cpus=request.nano_cpus,
@@ -104,7 +107,7 @@ class RunPreparation:
         elif mount.type == "secret":
             self._secret(mount, number)
         elif mount.type == "ssh":
-            self._ssh(mount, number)
+            await self._ssh(mount, number)
         elif mount.type == "cache":
             await self._cache(mount)
         else:
@@ -124,15 +127,18 @@ class RunPreparation:
             if mount.origin:
                 holder = self._space.scratch_folder(f"seed{len(self._mounts)}")
                 made = _copy_out(self._origin(mount), mount.source, holder)
+                if not made.is_dir():
+                    raise DockerfileError(f"cache mount: {mount.source} is no folder to begin a cache with")
                 for name in list(made.iterdir()):
                     name.rename(folder / name.name)
             folder.chmod(0o755 if mount.mode is None else mount.mode)
             os.chown(folder, mount.uid or 0, mount.gid or 0)
 
         name = mount.id or mount.target
+        if not mount.origin and clean("/" + mount.source) != "/":
+            # A folder of its own: whoever writes to the cache could make a path in it lead anywhere.
+            name += "\0" + clean("/" + mount.source)
         folder = await self._stack.enter_async_context(self._caches.use(name, mount.sharing or "shared", fill))
-        if mount.source and not mount.origin:
-            folder = folder / mount.source.strip("/")
         self._stub_folder(mount.target)
         self._mounts.append(StepMount(mount.target, folder, mount.read_only))
 
@@ -156,7 +162,7 @@ class RunPreparation:
         self._stub_file(target)
         self._mounts.append(StepMount(target, path, read_only=True))
 
-    def _ssh(self, mount: Mount, number: int) -> None:
+    async def _ssh(self, mount: Mount, number: int) -> None:
         name = mount.id or "default"
         socket = self._request.ssh.get(name)
         if socket is None:
@@ -165,7 +171,10 @@ class RunPreparation:
             return
         target = mount.target or f"/run/buildkit/ssh_agent.{number}"
         self._stub_file(target)
-        self._mounts.append(StepMount(target, socket, read_only=mount.read_only))
+        door = self._space.scratch_folder(f"ssh{number}") / "agent"
+        mode = 0o600 if mount.mode is None else mount.mode
+        await self._stack.enter_async_context(passage(door, socket, (mount.uid or 0, mount.gid or 0), mode))
+        self._mounts.append(StepMount(target, door, read_only=mount.read_only))
         self._variables["SSH_AUTH_SOCK"] = target
 
     def _stub_folder(self, target: str) -> None:

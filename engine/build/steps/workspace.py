@@ -11,9 +11,13 @@ from types import TracebackType
 
 
 class Workspace:
-    """Made for one step and removed after it; what became a layer has moved away by then."""
+    """Made for one step and removed after it; what became a layer has moved away by then.
+
+    `id_shift` is what the ids on disk have too much: where the step's user namespace begins.
+    """
 
     def __init__(self, root: Path, lower: Sequence[Path]) -> None:
+        self.id_shift = 0
         self.path = root / secrets.token_hex(8)
         self.upper = self.path / "upper"
         self.work = self.path / "work"

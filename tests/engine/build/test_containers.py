@@ -17,7 +17,9 @@ import pytest_asyncio
 
 from engine.build import Builder, BuildEvent, BuildRequest, StepError, StepOutput
 from engine.config import EngineConfig
+from engine.containers import idranges
 from engine.containers.ephemeral import run_ephemeral
+from engine.containers.idranges import IdRanges
 from engine.images.config import ContainerConfig, ImageConfig
 from engine.images.image import Image
 from engine.images.reference import Reference
@@ -66,7 +68,8 @@ async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engi
     images.create_image(ImageConfig(architecture="amd64", config=inner), [layer], Reference.parse("base"))
     launcher = await Launcher.connect(config.exec_root, config.cgroup_parent)
     networks = Networks(config, config.data_root / "networks")
-    builder = Builder(config, images, functools.partial(run_ephemeral, launcher, networks, config))
+    ranges = None if await idranges.lack(launcher, config.data_root) else IdRanges(config.instance, lambda: ())
+    builder = Builder(config, images, functools.partial(run_ephemeral, launcher, networks, config), ranges=ranges)
     (folder / "context").mkdir()
     (folder / "context/file").write_text("from the context")
     yield Engine(config, builder, images, launcher, folder / "context")
@@ -111,6 +114,40 @@ async def test_a_cache_is_there_the_next_time(engine: Engine) -> None:
     assert " 5 " in engine.said()
     await engine.build(text, no_cache=True)
     assert engine.said().startswith("it\n")
+
+
+async def test_no_path_in_a_cache_leads_out_of_it(engine: Engine) -> None:
+    engine.context.joinpath("secret").write_text("of the host")
+    await engine.build(f"FROM base\nRUN --mount=type=cache,id=l,target=/c ln -s {engine.context} /c/away\n")
+    for source in ("../../../../../../../../etc", "away", "away/etc"):
+        await engine.build(f"FROM base\nRUN --mount=type=cache,id=l,source={source},target=/c ls -A /c\n")
+        assert engine.said() == ""
+
+
+async def test_steps_are_root_in_a_user_namespace_alone(engine: Engine) -> None:
+    if engine.builder._ranges is None:
+        pytest.skip("this kernel can't show layers with other ids")
+    image = await engine.build(
+        """\
+FROM base
+RUN mkdir /home && chown 1000:300000 /home && touch /bin/true
+RUN cat /proc/self/uid_map && touch /x && chmod 4755 /x && chown 200000 /bin/sh && ls -ldn /home /bin/busybox
+USER 250000
+RUN --mount=type=secret,id=s,uid=250000 cat /run/secrets/s && id -u
+""",
+        secrets={"s": b"hush "},
+    )
+    uid_map, *rest = engine.said().splitlines()
+    assert int(uid_map.split()[1]) >= 0x7000_0000
+    assert [line.split()[2:4] for line in rest[1:3]] == [["200000", "0"], ["1000", "300000"]]
+    assert rest[-1] == "hush 250000"
+    folder = engine.images.lowerdirs(image.id)[0]
+    assert (folder / "x").stat().st_uid == 0
+    assert (folder / "x").stat().st_mode & 0o7777 == 0o4755
+    assert (folder / "bin/busybox").stat().st_uid == 200000
+    await engine.build("FROM base\nRUN --network=host cat /proc/self/uid_map\n")
+    assert engine.said().split()[1] == "0"
+    assert not engine.builder._ranges._lent
 
 
 async def test_a_script_heredoc_runs_by_itself(engine: Engine) -> None:

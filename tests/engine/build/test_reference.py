@@ -21,7 +21,9 @@ import pytest_asyncio
 from engine.build import Builder, BuildRequest
 from engine.build.overlayroot import merged
 from engine.config import EngineConfig
+from engine.containers import idranges
 from engine.containers.ephemeral import run_ephemeral
+from engine.containers.idranges import IdRanges
 from engine.images.config import ContainerConfig, ImageConfig, container_config_json
 from engine.images.reference import Reference
 from engine.images.store import ImageStore
@@ -109,7 +111,8 @@ async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engi
     )
     launcher = await Launcher.connect(config.exec_root, config.cgroup_parent)
     networks = Networks(config, config.data_root / "networks")
-    builder = Builder(config, images, functools.partial(run_ephemeral, launcher, networks, config))
+    ranges = None if await idranges.lack(launcher, config.data_root) else IdRanges(config.instance, lambda: ())
+    builder = Builder(config, images, functools.partial(run_ephemeral, launcher, networks, config), ranges=ranges)
     yield Engine(builder, images, make_context(folder / "context"), below)
     builder.close()
     await launcher.shutdown()
