@@ -273,4 +273,5 @@ def _point(point: MountPoint, *, mapped: bool) -> Mount:
     # The host's files with the container's ids: root in there is root on what was given to it, as in Docker.
     options += ["ridmap"] if mapped else []
     source = f"{point.source}/{point.subpath}" if point.subpath else point.source
+    options += [f"x-beneath={point.source}"] if point.subpath else []
     return Mount(destination=point.destination, type="bind", source=source, options=options)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import sys
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -107,6 +108,13 @@ def umount(target: str, flags: int = 0) -> None:
 
 def pivot_root(new_root: str, put_old: str) -> None:
     _call(_NUMBERS["pivot_root"], "pivot_root", _text(new_root), _text(put_old))
+
+
+def filesystem(fd: int) -> int:
+    """The magic number of the file system that `fd` is on (linux/magic.h)."""
+    buffer = ctypes.create_string_buffer(512)
+    _check(_libc.fstatfs(fd, buffer), "fstatfs")
+    return int.from_bytes(buffer.raw[: ctypes.sizeof(ctypes.c_long)], sys.byteorder)
 
 
 def sethostname(name: str) -> None:

@@ -31,10 +31,8 @@ from engine.runtime.spec import IDMapping, Linux, LinuxResources, LinuxSeccomp, 
 from engine.runtime.zygote import protocol
 
 _HOME = Path(__file__).resolve().parents[2]
-# It forks first: the zygote must not be a child of the daemon, whose death it outlives.
 _START = (
-    "import os, sys; os.fork() and os._exit(0); sys.path.insert(0, sys.argv[1]);"
-    " from engine.runtime.zygote.main import main; main(sys.argv[2], sys.argv[3], int(sys.argv[4]))"
+    "import sys; sys.path.insert(0, sys.argv[1]); from engine.runtime.zygote.start import first; first(sys.argv[1:])"
 )
 _Answer = TypeVar("_Answer")
 _ENOENT, _EACCES, _ENOEXEC, _ENOTDIR = 2, 13, 8, 20

@@ -6,12 +6,14 @@ It runs in the zygote's child, in its new namespaces, and ends in execve or in a
 from __future__ import annotations
 
 import array
+import errno
 import fcntl
 import json
 import os
 import resource
 import signal
 import socket
+import stat
 import struct
 import termios
 from typing import Any, NoReturn
@@ -21,6 +23,8 @@ from engine.runtime.zygote import protocol, rootfs
 
 _CHANGED_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ)
 SETUP_FAILED = 255
+_TIOCSPTLCK, _TIOCGPTPEER = 0x40045431, 0x5441
+_DEVPTS = 0x1CD1
 
 
 def tell(sync: socket.socket, stage: str, error: OSError) -> NoReturn:
@@ -58,7 +62,7 @@ def run_init(sync: socket.socket, stdio: list[int], request: dict[str, Any]) -> 
         rootfs.protect(spec, root)
         if process.get("terminal"):
             stage = "terminal"
-            open_terminal(sync, process.get("consoleSize"))
+            open_terminal(sync, process.get("consoleSize"), console=True)
         stage = "process"
         limits(process)
         sync.send(b"ready")
@@ -173,23 +177,40 @@ def _keep(sync: int, stdio: list[int]) -> int:
     return 3
 
 
-def open_terminal(sync: socket.socket, size: dict[str, int] | None) -> None:
-    """A new terminal of the container's own devpts becomes its standard streams; its master goes to the zygote."""
-    master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    fcntl.ioctl(master, 0x40045431, struct.pack("i", 0))  # TIOCSPTLCK
-    number = struct.unpack("i", fcntl.ioctl(master, 0x80045430, struct.pack("i", 0)))[0]  # TIOCGPTN
-    name = f"/dev/pts/{number}"
-    slave = os.open(name, os.O_RDWR | os.O_NOCTTY)
+def open_terminal(sync: socket.socket, size: dict[str, int] | None, *, console: bool = False) -> None:
+    """A new terminal of the container's own devpts becomes its standard streams; its master goes to the zygote.
+
+    Whatever a running container has put in the place of its devices is not used (CVE-2025-52565).
+    """
+    master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    os.set_blocking(master, True)
+    if os.fstat(master).st_rdev != os.makedev(5, 2) or libc.filesystem(master) != _DEVPTS:
+        raise OSError(errno.ENODEV, "the container's /dev/pts is not a file system of terminals", "/dev/pts")
+    fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+    slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     if size:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size["height"], size["width"], 0, 0))
     fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
     for target in range(3):
         os.dup2(slave, target)
+    if console:
+        _show_console(slave)
     os.close(slave)
-    if os.path.exists("/dev/console"):
-        libc.mount(name, "/dev/console", None, libc.MS_BIND)
     sync.sendmsg([b"terminal"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [master]))])
     os.close(master)
+
+
+def _show_console(terminal: int) -> None:
+    try:
+        target = os.open("/dev/console", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        if not stat.S_ISREG(os.fstat(target).st_mode) or libc.filesystem(target) == rootfs.PROC:
+            raise OSError(errno.EINVAL, "it is not the file that was made for it", "/dev/console")
+        libc.mount(f"/proc/self/fd/{terminal}", f"/proc/self/fd/{target}", None, libc.MS_BIND)
+    finally:
+        os.close(target)
 
 
 def _restore_signals() -> None:

@@ -12,7 +12,11 @@ import os
 from typing import Any
 
 from engine.kernel import libc
+from engine.kernel.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from engine.runtime.zygote.birth import outside
+
+BENEATH = "x-beneath="
+"""An option of a bind: its source is to be found below that folder, through no links. Not of the standard."""
 
 _ATTRIBUTES = {
     "ro": libc.MOUNT_ATTR_RDONLY,
@@ -91,6 +95,23 @@ def _overlay_of(lower: list[str], request: dict[str, Any]) -> int:
         os.close(fd)
 
 
+def _tree(source: str, options: list[str], deep: int) -> int:
+    flags = libc.OPEN_TREE_CLONE | libc.OPEN_TREE_CLOEXEC | deep
+    above = next((option[len(BENEATH) :] for option in options if option.startswith(BENEATH)), "")
+    if not above:
+        return libc.open_tree(libc.AT_FDCWD, source, flags)
+    # Containers write below that folder: what they put in the way meanwhile leads nowhere (CVE-2017-1002101).
+    root = os.open(above, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        inside = openat2(root, os.path.relpath(source, above), os.O_PATH, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+        try:
+            return libc.open_tree(inside, "", flags | libc.AT_EMPTY_PATH)
+        finally:
+            os.close(inside)
+    finally:
+        os.close(root)
+
+
 def _map(tree: int, users: int, *, recursive: bool) -> None:
     """Shows the ids of the tree as the namespace numbers them. A file system that can't do that (proc, some network
     ones) shows its own."""
@@ -103,8 +124,7 @@ def _map(tree: int, users: int, *, recursive: bool) -> None:
 def _bind(mount: dict[str, Any], users: int | None) -> int:
     options = mount.get("options", [])
     deep = "rbind" in options
-    flags = libc.OPEN_TREE_CLONE | libc.OPEN_TREE_CLOEXEC | (libc.AT_RECURSIVE if deep else 0)
-    tree = libc.open_tree(libc.AT_FDCWD, mount["source"], flags)
+    tree = _tree(mount["source"], options, libc.AT_RECURSIVE if deep else 0)
     try:
         if users is not None and not {"idmap", "ridmap"}.isdisjoint(options):
             _map(tree, users, recursive="ridmap" in options)

@@ -21,7 +21,7 @@ from typing import Any
 
 from engine.kernel import capabilities, libc
 from engine.kernel.cgroup.host import cgroup, hierarchies
-from engine.runtime.zygote import child, detached, ownmounts, protocol
+from engine.runtime.zygote import child, detached, protocol
 from engine.runtime.zygote.birth import born, born_beside, map_ids, owned, score_oom, user_namespace
 from engine.runtime.zygote.container import Container, Exec, Process, exit_code
 from engine.runtime.zygote.enter import run_exec
@@ -465,7 +465,6 @@ def main(exec_root: str, cgroup_parent: str, listener_fd: int) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     libc.prctl(libc.PR_SET_NAME, b"shipway-zygote")
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
-    ownmounts.enter()
     listener = socket.socket(fileno=listener_fd)
     zygote = Zygote(exec_root)
     # What every child would look up for itself.

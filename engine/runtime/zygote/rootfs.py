@@ -65,6 +65,10 @@ _LINKS = {
     "/dev/ptmx": "pts/ptmx",
 }
 _MAX_LINKS = 40
+PROC = 0x9FA0
+_OVER_PROC = frozenset(
+    f"/proc/{name}" for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo")
+)
 _KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
@@ -92,6 +96,7 @@ def enter(spec: dict[str, Any], trees: list[int], become_root: Callable[[], None
             _attach(root_fd, mount["destination"], trees.pop(0))
         else:
             _mount(root_fd, mount)
+    _check_proc(root_fd, spec)
     if any(mount["destination"] == "/dev" for mount in spec.get("mounts", ())):
         _devices(root_fd, spec)
     os.fchdir(root_fd)
@@ -112,18 +117,28 @@ def protect(spec: dict[str, Any], root: str) -> None:
         except FileNotFoundError:
             continue
         _remount(path, _inherited(path) | libc.MS_RDONLY)
-    null = os.stat("/dev/null") if linux.get("maskedPaths") else None
-    if null is not None and (not stat.S_ISCHR(null.st_mode) or null.st_rdev != os.makedev(1, 3)):
-        raise OSError(errno.EINVAL, "the container's /dev/null is not the null device", "/dev/null")
-    for path in linux.get("maskedPaths", ()):
-        try:
-            libc.mount("/dev/null", path, None, libc.MS_BIND)
-        except FileNotFoundError:
-            continue
-        except NotADirectoryError:
-            libc.mount("tmpfs", path, "tmpfs", libc.MS_RDONLY, "size=0")
+    if linux.get("maskedPaths"):
+        _mask(linux["maskedPaths"])
     if spec["root"].get("readonly"):
         _remount(root, _inherited(root) | libc.MS_RDONLY)
+
+
+def _mask(paths: list[str]) -> None:
+    # Held open while it is checked and used: whoever shares the container's /dev could swap it (CVE-2025-31133).
+    null = os.open("/dev/null", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(null)
+        if not stat.S_ISCHR(found.st_mode) or found.st_rdev != os.makedev(1, 3):
+            raise OSError(errno.EINVAL, "the container's /dev/null is not the null device", "/dev/null")
+        for path in paths:
+            try:
+                libc.mount(f"/proc/self/fd/{null}", path, None, libc.MS_BIND)
+            except FileNotFoundError:
+                continue
+            except NotADirectoryError:
+                libc.mount("tmpfs", path, "tmpfs", libc.MS_RDONLY, "size=0")
+    finally:
+        os.close(null)
 
 
 def split_options(options: list[str]) -> tuple[int, int, str]:
@@ -142,9 +157,27 @@ def split_options(options: list[str]) -> tuple[int, int, str]:
     return flags, propagation, ",".join(data)
 
 
+def _check_proc(root: int, spec: dict[str, Any]) -> None:
+    """What hides and sets things below /proc must not be shown another folder in its place (CVE-2025-52881)."""
+    if any(os.path.normpath(mount["destination"]) == "/proc" for mount in spec.get("mounts", ())):
+        fd = openat2(root, "/proc", os.O_PATH)
+        try:
+            if libc.filesystem(fd) != PROC:
+                raise OSError(errno.EINVAL, "what is mounted there is not the proc file system", "/proc")
+        finally:
+            os.close(fd)
+
+
+def _not_in_proc(fd: int, destination: str) -> None:
+    """Nothing but what lxcfs shows may lie on /proc, as in runc: the rest is ours to hide and to set."""
+    if libc.filesystem(fd) == PROC and destination not in _OVER_PROC:
+        raise OSError(errno.EPERM, "it is inside /proc, where nothing can be mounted", destination)
+
+
 def _attach(root: int, destination: str, tree: int) -> None:
     fd = _mount_point(root, destination, stat.S_ISDIR(os.fstat(tree).st_mode))
     try:
+        _not_in_proc(fd, destination)
         libc.move_mount_to(tree, fd)
     finally:
         os.close(fd)
@@ -158,6 +191,7 @@ def _mount(root: int, mount: dict[str, Any]) -> None:
         _mount_cgroup(root, mount["destination"], flags)
         return
     fd = _mount_point(root, mount["destination"], True)
+    _not_in_proc(fd, mount["destination"])
     try:
         libc.mount(source or kind, f"/proc/self/fd/{fd}", kind, flags, data or None)
     except PermissionError:

@@ -232,7 +232,12 @@ def test_mounts_stand_in_the_order_of_their_depth_and_the_users_win() -> None:
     spec = built(points=points)
     mine = [mount for mount in spec["mounts"] if mount["destination"].startswith("/x")]
     assert mine == [
-        {"destination": "/x", "type": "bind", "source": "/v/in", "options": ["rbind", "rprivate", "rw"]},
+        {
+            "destination": "/x",
+            "type": "bind",
+            "source": "/v/in",
+            "options": ["rbind", "rprivate", "rw", "x-beneath=/v"],
+        },
         {
             "destination": "/x/y",
             "type": "tmpfs",
