@@ -101,6 +101,7 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
     """How to speak TLS. Raises SystemFailure when a file can't be read."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
     try:
         context.load_cert_chain(files.certificate, files.key)
         if files.verify:
