@@ -104,8 +104,9 @@ class Story:
     # Hosts
 
     def host(self, name: str, **labels: str) -> Registration:
+        address = f"10.0.0.{len(self.beats) + 11}"
         info = WorkerInfo(
-            name=name, labels=labels, engine="shipway 0.1.0", version="0.1.0", address="10.0.0.1", concurrency=4
+            name=name, labels=labels, engine="Shipway Engine 0.1.0", version="0.1.0", address=address, concurrency=4
         )
         self.beats[name] = Heartbeat(worker=name, containers={"running": 0})
         return self.store.register_worker(info)

@@ -44,7 +44,7 @@ def test_every_release_with_what_became_of_it(server: Running) -> None:
 def test_workers_are_listed(server: Running) -> None:
     workers = {worker["name"]: worker for worker in server.api("/workers")["workers"]}
     assert workers["web1"]["labels"] == {"role": "web"}
-    assert workers["web1"]["engine"] == "shipway 0.1.0"
+    assert workers["web1"]["engine"] == "Shipway Engine 0.1.0"
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_home_tells_what_runs_where_why_it_stopped_and_how_to_go_back(server: Ru
 
 def test_home_says_which_hosts_there_are(server: Running, story: Story) -> None:
     home = page(server, "/")
-    for words in ("web1", "web2", "build1", "role=web", "shipway 0.1.0", "online"):
+    for words in ("web1", "web2", "build1", "role=web", "Shipway Engine 0.1.0", "online"):
         assert words in home.text
 
 
