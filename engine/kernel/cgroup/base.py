@@ -55,6 +55,13 @@ class Cgroup(ABC):
     def join(self) -> None:
         """Brings this process in; it must have one thread."""
 
+    def doors(self) -> list[int] | None:
+        """Descriptors, the caller's to close; a process with one thread that writes `0` to each is a member then.
+
+        None where the kernel makes such a move wait, and only a birth in the group is quick.
+        """
+        return None
+
     @abstractmethod
     def bear(self, clone: Callable[[int, int | None], int], flags: int) -> int:
         """`clone(flags, folder's descriptor or None)`, with the child a member from its first moment. The group must

@@ -57,6 +57,17 @@ class CgroupV1(Cgroup):
         for folder in self.folders():
             write(f"{folder}/tasks", "0")
 
+    def doors(self) -> list[int] | None:
+        opened: list[int] = []
+        try:
+            for folder in self.folders():
+                opened.append(os.open(f"{folder}/tasks", os.O_WRONLY | os.O_CLOEXEC))  # noqa: PERF401
+        except OSError:
+            for fd in opened:
+                os.close(fd)
+            raise
+        return opened
+
     def bear(self, clone: Callable[[int, int | None], int], flags: int) -> int:
         """Goes in itself, for a child is born where its parent is, and comes back."""
         own = _own_folders(tuple(self._roots.items()))

@@ -39,13 +39,42 @@ def tell(sync: socket.socket, stage: str, error: OSError) -> NoReturn:
 
 def run_init(sync: socket.socket, stdio: list[int], request: dict[str, Any]) -> NoReturn:
     """The life of a container's init. `stdio`: three descriptors, or none for a terminal."""
-    spec = request["spec"]
-    process = spec["process"]
-    stage = "prepare"
     try:
         sync = socket.socket(fileno=_keep(sync.fileno(), stdio))
         os.setsid()
-        stage = "namespaces"
+    except OSError as error:
+        tell(sync, "prepare", error)
+    _live(sync, request)
+
+
+def wait_for_container(sync: socket.socket) -> NoReturn:
+    """The life of one who waits in the pool: as `run_init`'s, once it is told whose init it is to be."""
+    try:
+        sync = socket.socket(fileno=_keep(sync.fileno(), []))
+        os.setsid()
+        doors, passed = protocol.receive_raw(sync, protocol.MOST_HANDED_OVER)
+        if not doors:
+            os._exit(0)
+        memory, *passed = passed
+        request = json.loads(os.pread(memory, os.fstat(memory).st_size, 0))
+        number = int(doors)
+        for door in passed[:number]:
+            # Itself, by its one thread: what needs no wait for the kernel's other processors.
+            os.write(door, b"0")
+        libc.unshare(libc.CLONE_NEWCGROUP)
+        for target, fd in enumerate(passed[number:]):
+            os.dup2(fd, target)
+        libc.close_range(sync.fileno() + 1, 0x7FFFFFFF)
+    except OSError as error:
+        tell(sync, "prepare", error)
+    _live(sync, request)
+
+
+def _live(sync: socket.socket, request: dict[str, Any]) -> NoReturn:
+    spec = request["spec"]
+    process = spec["process"]
+    stage = "namespaces"
+    try:
         join(spec.get("linux", {}).get("namespaces", ()))
         word, trees = protocol.receive_raw(sync, len(spec.get("mounts", ())) + 1)
         if word != b"go":

@@ -20,14 +20,19 @@ from functools import partial
 from typing import Any
 
 from engine.kernel import capabilities, libc
+from engine.kernel.cgroup.base import Cgroup
 from engine.kernel.cgroup.host import cgroup, hierarchies
 from engine.runtime.zygote import child, detached, protocol
 from engine.runtime.zygote.birth import born, born_beside, map_ids, owned, score_oom, user_namespace
 from engine.runtime.zygote.container import Container, Exec, Process, exit_code
 from engine.runtime.zygote.enter import run_exec
 from engine.runtime.zygote.logpump import Sink, Stream, log_file
+from engine.runtime.zygote.pool import Pool
 
 Handler = Callable[[], None]
+
+_QUIET_SECONDS = 0.01
+"""After this long without anything to do there is time to fill the pool."""
 
 
 class Zygote:
@@ -40,6 +45,7 @@ class Zygote:
         self._handlers: dict[int, Handler] = {}
         self._containers: dict[str, Container] = {}
         self._clients: list[socket.socket] = []
+        self._pool = Pool()
         self._going = True
         os.makedirs(self._mount_point, mode=0o700, exist_ok=True)
         for folder in ("containers", "lower"):
@@ -51,13 +57,24 @@ class Zygote:
         self._watch(listener.fileno(), lambda: self._accept(listener))
         while self._going or self._containers:
             try:
-                ready = self._poll.poll()
+                ready = self._poll.poll(None if self._pool.full else _QUIET_SECONDS)
             except InterruptedError:
                 continue
+            if not ready:
+                self._fill_pool()
             for fd, _ in ready:
                 handler = self._handlers.get(fd)
                 if handler is not None:
                     handler()
+        self._pool.close()
+
+    def _fill_pool(self) -> None:
+        try:
+            self._pool.fill()
+        except OSError as error:
+            # Containers are born without it then.
+            print(f"nobody waits for containers: {error}", file=sys.stderr, flush=True)
+            self._pool.give_up()
 
     def _watch(self, fd: int, handler: Handler, events: int = select.EPOLLIN) -> None:
         self._handlers[fd] = handler
@@ -151,11 +168,9 @@ class Zygote:
         group.create()
         container.oom_base = group.oom_kills()
         spec["root"]["path"] = self._mount_point if request.get("rootfs") else spec["root"]["path"]
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stdio, far = ([], []) if spec["process"].get("terminal") else _pipes(request.get("open_stdin", False))
         owned(far, spec)
-        pid = born(spec, group, lambda: child.run_init(theirs, far, request))
-        theirs.close()
+        pid, ours = self._beget(group, request, far)
         for fd in far:
             os.close(fd)
         container.begin(pid, ours, stdio)
@@ -178,6 +193,22 @@ class Zygote:
             container.failed = True
             signal.pidfd_send_signal(container.pidfd, signal.SIGKILL)
             raise
+
+    def _beget(self, group: Cgroup, request: dict[str, Any], stdio: list[int]) -> tuple[int, socket.socket]:
+        """The container's first process, from the pool or newly born: its pid, and our end of its socket."""
+        doors = group.doors()
+        if doors is not None:
+            try:
+                taken = self._pool.hand_over(request, doors, stdio)
+            finally:
+                for door in doors:
+                    os.close(door)
+            if taken is not None:
+                return taken
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = born(request["spec"], group, lambda: child.run_init(theirs, stdio, request))
+        theirs.close()
+        return pid, ours
 
     def _pump(self, container: Container, request: dict[str, Any]) -> None:
         log = log_file(request.get("log"))

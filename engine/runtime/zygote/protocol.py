@@ -14,6 +14,8 @@ from typing import Any
 
 MAX_PACKET = 4 << 20
 MAX_DESCRIPTORS = 8
+MOST_HANDED_OVER = 32
+"""To one who waits in the pool: a request, the doors of a control group, three streams."""
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 
 
