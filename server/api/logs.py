@@ -46,9 +46,9 @@ async def logs(request: Request) -> Response:
     async def lines() -> AsyncIterator[str]:
         found, last = first, after
         while True:
-            for line in found:
-                last = line.id
-                yield write(line)
+            if found:
+                last = found[-1].id
+                yield "".join(map(write, found))
             if len(found) < _BATCH or (tail is not None and found is first):
                 seen = feed.version
                 over = not follow or feed.closed or await _ended(store, run, stage)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
@@ -55,22 +56,20 @@ class Tail:
         number, _, name = last_event.partition(" ")
         return cls(store, run, name, int(number)) if number.isdigit() and name else cls(store, run, stage, after)
 
-    async def news(self, stage: StageView | None) -> str:
-        """Events with all lines that came since; empty without any."""
+    async def news(self, stage: StageView | None) -> AsyncIterator[str]:
+        """Events with all lines that came since."""
         if stage is None:
-            return ""
-        said = ""
+            return
         tail = None
         if stage.name != self.stage:
             self.stage, self.after, tail = stage.name, 0, SHOWN
-            said = event("log", json.dumps({"stage": stage.name, "lines": []}), number=f"0 {stage.name}")
+            yield event("log", json.dumps({"stage": stage.name, "lines": []}), number=f"0 {stage.name}")
         while found := await run_in_threadpool(
             self.store.read_logs, self.run, stage.name, after=self.after, limit=_BATCH, tail=tail
         ):
             self.after, tail = found[-1].id, None
             lines = [[line.id, line.attempt, line.stream, line.text] for line in lines_of(stage, found)]
             data = json.dumps({"stage": stage.name, "lines": lines}, ensure_ascii=False)
-            said += event("log", data, number=f"{self.after} {stage.name}")
+            yield event("log", data, number=f"{self.after} {stage.name}")
             if len(found) < _BATCH:
                 break
-        return said

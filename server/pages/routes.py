@@ -83,8 +83,9 @@ async def _stream(request: Request, key: str, load: Load, tail: logs.Tail | None
         yield "retry: 1000\n\n"
         async for said, made in follow(maker, feed, key, load):
             yield said
-            if tail is not None and (news := await tail.news(made.view.values["stage"])):
-                yield news
+            if tail is not None:
+                async for news in tail.news(made.view.values["stage"]):
+                    yield news
             if made.view.over:
                 yield "event: end\ndata:\n\n"
 

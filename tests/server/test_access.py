@@ -116,6 +116,13 @@ def test_every_change_asks_for_it_and_no_read_does(guarded: Running) -> None:
         assert guarded.get(path).status_code == 200, path
 
 
+def test_a_proxy_on_this_machine_does_not_lend_its_trust(tmp_path: Path) -> None:
+    with running(Settings(data=tmp_path, sweep_seconds=0.2)) as server:
+        direct = server.post("/api/v1/runs/1/cancel")
+        passed_on = server.post("/api/v1/runs/1/cancel", headers={"X-Forwarded-For": "203.0.113.7"})
+    assert (direct.status_code, passed_on.status_code) == (404, 403)
+
+
 def test_the_workers_have_a_token_of_their_own(guarded: Running) -> None:
     answer = guarded.post("/api/v1/worker/claim", headers={"Authorization": f"Bearer {TOKEN}"})
     assert answer.status_code == 401

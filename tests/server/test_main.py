@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
 import signal
@@ -10,13 +11,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 from click.testing import CliRunner
 
+from pipeline.store import open_store
 from server.__main__ import server
-from tests.server.running import wait_for
+from server.hooks.signature import sign
+from tests.server.running import SECRET, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,6 +62,33 @@ def test_it_serves_and_stops_by_sigterm_with_a_stream_open(tmp_path: Path) -> No
         response.read()
         connection.close()
         assert "Traceback" not in log.read_text()
+
+
+def test_it_stops_though_git_hangs_and_goes_on_with_the_push_afterwards(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"repositories: {{web: {{url: 'ssh://git@git.example.com/web.git', secret: {SECRET}}}}}\n")
+    body = json.dumps({"repository": "web", "ref": "refs/heads/main", "after": "a" * 40}).encode()
+    hanging = {"SHIPWAY_CONFIG": str(config), "GIT_SSH_COMMAND": "sleep 600 #", "TMPDIR": str(tmp_path)}
+    with process(tmp_path, "--listen", "127.0.0.1:0", **hanging) as (started, log):
+        found = wait_for(lambda: re.search(r"listening on 127\.0\.0\.1:(\d+)", log.read_text()), "the listening")
+        connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=20)
+        connection.request("POST", "/hooks/generic", body, {"X-Shipway-Signature-256": sign(SECRET, body)})
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())["runs"]) == (202, [])
+        connection.close()
+        parent = psutil.Process(started.pid)
+        left = wait_for(lambda: [each for each in parent.children(recursive=True) if each.name() == "sleep"], "git")
+        left += [each for each in parent.children(recursive=True) if each not in left]
+        try:
+            started.send_signal(signal.SIGTERM)
+            assert started.wait(20) == 0
+        finally:
+            for each in left:
+                with suppress(psutil.NoSuchProcess):
+                    each.kill()
+            psutil.wait_procs(left, timeout=20)
+    with open_store(f"sqlite:///{tmp_path}/shipway.db") as store:
+        assert [event.sha for _, event in store.pending_events()] == ["a" * 40]
 
 
 def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
