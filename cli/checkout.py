@@ -8,6 +8,7 @@ from pathlib import Path
 from cli.errors import UsageError
 from pipeline.definition.load import load
 from pipeline.definition.models import Definition
+from pipeline.definition.tree import MAX_BYTES
 from pipeline.triggers.event import Event
 
 DEFAULT_FILE = Path("pipelines.yaml")
@@ -16,7 +17,8 @@ DEFAULT_FILE = Path("pipelines.yaml")
 def read_definition(file: Path) -> Definition:
     """Raises UsageError where there is no such file, DefinitionErrors where it is wrong."""
     try:
-        text = file.read_text()
+        with file.open(encoding="utf-8") as stream:
+            text = stream.read(MAX_BYTES + 1)  # one that is longer is refused by what reads it
     except OSError as error:
         raise UsageError(f"{file}: {(error.strerror or 'unreadable').lower()}: name the file, or make it") from None
     except UnicodeDecodeError:

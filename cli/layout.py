@@ -37,6 +37,11 @@ class Layout:
     broker_url: str | None = None
     """None: the bundled broker, on a socket in the data folder."""
 
+    @classmethod
+    def of(cls, data: Path) -> Layout:
+        """The system that keeps everything in `data`, at the usual addresses."""
+        return cls(data, Address("127.0.0.1", 7700), Address("127.0.0.1", 7750), Address("127.0.0.1", 7701))
+
     @property
     def run(self) -> Path:
         """Sockets and what else ends with the machine. Short, for a socket's path has at most 107 bytes."""

@@ -52,7 +52,8 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="shipway", message="shipway %(version)s")
-def shipway() -> None:
+@click.option("--debug", is_flag=True, help="Show where in the program an unexpected error happened.")
+def shipway(debug: bool) -> None:
     """Push to git, and the new version of your service is built, tested, stored and rolled out.
 
     \b
@@ -68,8 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
     except click.exceptions.Abort:
         _fail("interrupted", 130)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        _fail(_line(error), error.exit_code)
     except CommandError as error:
         _fail(str(error), error.exit_code)
     except DefinitionErrors as errors:
@@ -84,7 +84,19 @@ def main(arguments: list[str] | None = None) -> None:
         # The reader has seen enough (`shipway runs | head`).
         sys.stderr.close()
         sys.exit(141)
+    except Exception as error:
+        if "--debug" in (sys.argv[1:] if arguments is None else arguments):
+            raise
+        told = " ".join(str(error).split())[:500]
+        _fail(f"unexpected {type(error).__name__}: {told}: `shipway --debug …` shows where", 1)
     sys.exit(answer if isinstance(answer, int) else 0)
+
+
+def _line(error: click.ClickException) -> str:
+    """click's own complaints in one line, with the remedy."""
+    what = " ".join(error.format_message().split()).removesuffix(".")
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{what}: see `{context.command_path} --help`" if context else what
 
 
 def _fail(message: str, code: int) -> None:

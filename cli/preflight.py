@@ -14,7 +14,7 @@ def problems(layout: Layout) -> list[str]:
     """Each thing that stands in the way, as one line with its remedy. Empty: nothing does."""
     if os.geteuid() != 0:
         return ["shipway up needs root, for namespaces, mounts and nftables: run it with sudo"]
-    found = [*_kernel(), *_programs()]
+    found = [*kernel_problems(), *_programs()]
     for what, address in [
         ("the server", layout.server),
         ("the registry", layout.registry),
@@ -24,7 +24,8 @@ def problems(layout: Layout) -> list[str]:
     return found
 
 
-def _kernel() -> Iterable[str]:
+def kernel_problems() -> Iterable[str]:
+    """What the engine needs of the kernel and does not find."""
     from engine.kernel.doctor import inspect_kernel
 
     for finding in inspect_kernel():

@@ -25,19 +25,7 @@ def parts(layout: Layout, inherited: Mapping[str, str]) -> Iterator[tuple[Part, 
     if layout.broker_url is None:
         broker.prepare()
         yield part("broker", *broker.argv, ready=broker.ready), str(broker.unix_socket)
-    yield (
-        part(
-            "engine",
-            *_python("engine"),
-            *("--host", f"unix://{layout.engine_socket}"),
-            *("--data-root", str(layout.engine_data)),
-            *("--exec-root", str(layout.run)),
-            "--trust-host-ca",
-            ready=lambda: _answers_on_socket(layout.engine_socket, "/_ping"),
-            stop_timeout=60.0,
-        ),
-        f"unix://{layout.engine_socket}",
-    )
+    yield engine_part(layout, environment), f"unix://{layout.engine_socket}"
     yield (
         part(
             "registry",
@@ -57,6 +45,24 @@ def parts(layout: Layout, inherited: Mapping[str, str]) -> Iterator[tuple[Part, 
             stop_timeout=60.0,
         ),
         f"metrics at http://{layout.metrics.reached_at}/metrics",
+    )
+
+
+def engine_part(layout: Layout, environment: Mapping[str, str]) -> Part:
+    """The engine, which any of the others could do without."""
+    return Part(
+        "engine",
+        (
+            *_python("engine"),
+            *("--host", f"unix://{layout.engine_socket}"),
+            *("--data-root", str(layout.engine_data)),
+            *("--exec-root", str(layout.run)),
+            "--trust-host-ca",
+        ),
+        environment,
+        lambda: _answers_on_socket(layout.engine_socket, "/_ping"),
+        layout.logs / "engine.log",
+        stop_timeout=60.0,
     )
 
 

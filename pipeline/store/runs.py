@@ -156,7 +156,7 @@ def _stage_values(run: int, position: int, stage: PlannedStage) -> dict[str, obj
 def _done_values(outputs: Outputs | None, now: float) -> dict[str, object]:
     if outputs is None:
         return {"finished": None}
-    reason = "it passed in an earlier run"
+    reason = "in an earlier run"
     return {"state": StageState.PASSED, "outputs": outputs.model_dump_json(), "reason": reason, "finished": now}
 
 
