@@ -2,14 +2,24 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
+
+from deploy.replicas import Replicas
+from scripts.baseimages import BUSYBOX, busybox_root
+from tests.deploy import registries
 
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -135,3 +145,49 @@ def netlab() -> Iterator[NetLab]:
     lab = NetLab()
     yield lab
     lab.close()
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[docker.DockerClient]:
+    """A client of an engine of this session's own, with the image `busybox:1.35`."""
+    place = Path(tempfile.mkdtemp(prefix="swd"))
+    url = f"unix://{place}/e.sock"
+    with (place / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "engine", "--host", url),
+                *("--data-root", str(place / "data"), "--exec-root", str(place / "run")),
+            ],
+            cwd=registries.ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        client = _client(url, process, place / "log")
+        name, _, tag = BUSYBOX.partition(":")
+        client.api.import_image_from_data(busybox_root(), repository=name, tag=tag)
+        yield client
+        client.close()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _client(url: str, process: subprocess.Popen[bytes], log: Path) -> docker.DockerClient:
+    deadline = time.monotonic() + 30
+    while not Path(url.removeprefix("unix://")).exists():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.02)
+    return docker.DockerClient(url, timeout=60)
+
+
+@pytest.fixture
+def replicas(engine: docker.DockerClient) -> Iterator[Replicas]:
+    """The engine's replicas; none is left afterwards."""
+    made = Replicas(engine)
+    yield made
+    for found in made.find():
+        made.remove(found.name, grace=0)
