@@ -101,7 +101,10 @@ class System:
             return
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
-        ended = self._process.wait(60)
+        try:
+            ended = self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            raise StoryFailedError("shipway up did not stop within 60 s of Ctrl-C") from None
         if self._process.stdout is not None:
             self._process.stdout.close()
         self._process = None
