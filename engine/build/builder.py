@@ -21,13 +21,16 @@ from engine.build.graph import plan_stages
 from engine.build.instructions import Dockerfile
 from engine.build.interpret import read_dockerfile
 from engine.build.platforms import PROXY_ARGS, automatic_args
-from engine.build.ports import Pull, RunStep
+from engine.build.ports import Caches, Pull, RunStep
 from engine.build.prepare import Preparation, ReadyStage
 from engine.build.progress import Progress
+from engine.build.recall import Recall
 from engine.build.request import BuildRequest
 from engine.build.scope import global_scope
-from engine.build.solver import Solver, in_thread
-from engine.build.stepcache import Result, StepCache
+from engine.build.sharedcache import SharedCache
+from engine.build.solver import Solver
+from engine.build.stepcache import StepCache
+from engine.build.threads import in_thread
 from engine.build.trees import EmptyTree, Tree
 from engine.config import EngineConfig
 from engine.containers.idranges import IdRanges
@@ -93,21 +96,21 @@ class Builder:
         while self._outgoing:
             self._outgoing.pop().release()
 
-    async def build(self, request: BuildRequest, pull: Pull, tell: Progress) -> Image:
+    async def build(self, request: BuildRequest, pull: Pull, tell: Progress, caches: Caches | None = None) -> Image:
         """Builds and tags. Cancelling stops every step at once and leaves nothing but finished layers.
 
-        `pull` is asked for base images that are not here. Raises DockerfileError before anything runs,
-        StepError when a step fails, and what `pull` raises.
+        `pull` is asked for base images that are not here, `caches` for what other engines have built. Raises
+        DockerfileError before anything runs, StepError when a step fails, and what `pull` raises.
         """
         self._building += 1
         try:
-            return await self._build(request, pull, tell)
+            return await self._build(request, pull, tell, caches)
         finally:
             self._building -= 1
             if not self._building:
                 self._release_outgoing()
 
-    async def _build(self, request: BuildRequest, pull: Pull, tell: Progress) -> Image:
+    async def _build(self, request: BuildRequest, pull: Pull, tell: Progress, caches: Caches | None) -> Image:
         tags = [Reference.parse(tag) for tag in request.tags]
         with ExitStack() as opened:
             context = _context(request)
@@ -138,12 +141,14 @@ class Builder:
             stages = await preparation.run()
             for name in _unconsumed(request, dockerfile, stages.values()):
                 tell(progress.Notice(f"build-arg {name} was not consumed: no ARG declares it"))
+            shared = await self._import(request, caches, tell)
+            recall = Recall(self.cache, self._images, self._lease, shared, fresh=request.no_cache)
             solver = Solver(
                 request,
                 self._config,
                 self._images,
                 self._run_step,
-                self.cache,
+                recall,
                 self._lease,
                 self.cache_mounts,
                 self._policy,
@@ -152,14 +157,13 @@ class Builder:
                 tree,
                 preparation,
                 stages,
-                await self._import(request, pull, tell),
                 _epoch(request),
                 tell,
             )
             standing, config = await solver.solve(graph.target)
             config = sharedcache.strip(config)
             if request.build_args.get(sharedcache.ASKED_BY) in ("1", "true"):
-                config = sharedcache.embed(config, solver.results)
+                config = sharedcache.embed(config, recall.results)
         if request.labels:
             labels = {printable(name): printable(value) for name, value in request.labels.items()}
             inner = msgspec.structs.replace(config.config, labels={**config.config.labels, **labels})
@@ -169,25 +173,34 @@ class Builder:
             await in_thread(partial(self._images.tag, image.id, tag))
         if tags[1:]:
             image = await in_thread(lambda: self._images.get(image.id))
+        await self._export(request, caches, recall, tell)
         tell(progress.Built(image.id, request.tags))
         return image
 
-    async def _import(self, request: BuildRequest, pull: Pull, tell: Progress) -> dict[str, Result]:
-        """What the images named by --cache-from bring along. One that can't be had is no reason to fail."""
-        found: dict[str, Result] = {}
+    async def _import(self, request: BuildRequest, caches: Caches | None, tell: Progress) -> list[SharedCache]:
+        """What --cache-from names. One that can't be had is no reason to fail."""
+        found: list[SharedCache] = []
         for name in () if request.no_cache else request.cache_from:
             try:
                 try:
                     image = await in_thread(partial(self._images.get, name))
+                    found.append(SharedCache(sharedcache.extract(image.config)))
                 except NotFound:
-                    image = await pull(Reference.parse(name), None)
-                records = sharedcache.extract(image.config)
-                if records:
-                    await in_thread(partial(self._images.lowerdirs, image.id))
-                found.update(records)
+                    if caches is None:
+                        raise
+                    found.append(await caches.fetch(name))
             except EngineError as error:
                 tell(progress.Notice(f"--cache-from {name}: {error}"))
         return found
+
+    async def _export(self, request: BuildRequest, caches: Caches | None, recall: Recall, tell: Progress) -> None:
+        """To where --cache-to says. The image is there already: that the cache is not is no reason to fail."""
+        for name in request.cache_to if caches is not None else ():
+            assert caches is not None
+            try:
+                await caches.publish(name, recall.results)
+            except EngineError as error:
+                tell(progress.Notice(f"--cache-to {name}: {error}"))
 
 
 def _context(request: BuildRequest) -> Context | None:

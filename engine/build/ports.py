@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,6 +10,8 @@ from engine.containers.ephemeral import Step
 from engine.containers.session import Stream
 
 if TYPE_CHECKING:
+    from engine.build.sharedcache import SharedCache
+    from engine.build.stepcache import Result
     from engine.images.descriptor import Platform
     from engine.images.image import Image
     from engine.images.reference import Reference
@@ -28,6 +30,14 @@ class RunStep(Protocol):
         step: Step,
         output: Callable[[Stream, bytes], None],
     ) -> Awaitable[Exit]: ...
+
+
+class Caches(Protocol):
+    """Where engines share what they have built: `RegistryCaches`."""
+
+    async def fetch(self, name: str) -> SharedCache: ...
+
+    async def publish(self, name: str, results: Mapping[str, Result]) -> None: ...
 
 
 class Pull(Protocol):

@@ -15,7 +15,8 @@ class BuildRequest:
 
     `context` is a folder, a Context (see `receive`), or None for a Dockerfile without files. `dockerfile` is
     its path in the context; `dockerfile_content` replaces it (`-f -`). `secrets` maps ids to values, `ssh`
-    ids to agent sockets. `memory` in bytes, 0 for no limit.
+    ids to agent sockets. `cache_from` names images and build caches to reuse steps of, `cache_to` build caches to
+    write. `memory` in bytes, 0 for no limit.
     """
 
     context: Path | Context | None = None
@@ -37,3 +38,4 @@ class BuildRequest:
     ssh: Mapping[str, Path] = field(default_factory=dict)
     allow_insecure: bool = False  # RUN --security=insecure
     cache_from: tuple[str, ...] = ()
+    cache_to: tuple[str, ...] = ()

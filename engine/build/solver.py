@@ -10,7 +10,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from datetime import UTC, datetime
-from typing import TypeVar
 
 import msgspec
 
@@ -26,17 +25,19 @@ from engine.build.ports import RunStep
 from engine.build.prepare import Preparation, ReadyStage
 from engine.build.problems import DockerfileError, StepError
 from engine.build.progress import Progress
+from engine.build.recall import Recall
 from engine.build.remote import is_git, is_url, parse_git
 from engine.build.request import BuildRequest
 from engine.build.results import Standing
 from engine.build.selection import digest_of, pick
-from engine.build.stepcache import Result, StepCache
+from engine.build.stepcache import Result
 from engine.build.steps.add import unpacked
 from engine.build.steps.copy import Source, copy_files, make_folder
 from engine.build.steps.download import download, file_name
 from engine.build.steps.repository import checkout, is_commit
 from engine.build.steps.run import RunPreparation
 from engine.build.steps.workspace import Workspace
+from engine.build.threads import in_thread
 from engine.build.trees import EmptyTree, Tree
 from engine.config import EngineConfig
 from engine.containers.idranges import IdRanges
@@ -45,18 +46,6 @@ from engine.images.config import ImageConfig
 from engine.images.image import Image, Layer
 from engine.images.leases import Lease
 from engine.images.store import ImageStore
-
-_T = TypeVar("_T")
-
-
-async def in_thread(work: Callable[[], _T]) -> _T:
-    """Like asyncio.to_thread, but a cancelled caller waits for the thread: it must not write on afterwards."""
-    task = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
 
 
 class Solver:
@@ -68,7 +57,7 @@ class Solver:
         config: EngineConfig,
         images: ImageStore,
         run_step: RunStep,
-        cache: StepCache,
+        recall: Recall,
         lease: Lease,
         caches: CacheMounts,
         policy: AddressPolicy,
@@ -77,14 +66,13 @@ class Solver:
         tree: Tree,
         preparation: Preparation,
         stages: Mapping[int, ReadyStage],
-        imported: Mapping[str, Result],
         epoch: int | None,
         tell: Progress,
     ) -> None:
         self._request = request
         self._images = images
         self._run_step = run_step
-        self._cache = cache
+        self._recall = recall
         self._lease = lease
         self._caches = caches
         self._policy = policy
@@ -93,14 +81,11 @@ class Solver:
         self._tree = tree
         self._preparation = preparation
         self._stages = stages
-        self._imported = imported
         self._epoch = epoch
         self._tell = tell
         self._spaces = config.data_root / "build" / "steps"
         self._host_ca = host_bundle() if config.trust_host_ca else None
         self._solved: dict[int, asyncio.Task[Standing]] = {}
-        self.results: dict[str, Result] = {}
-        """What was found or made, by its keys."""
         self._numbers: dict[int, int] = {}
         self._total = 0
         for position, stage in stages.items():
@@ -180,12 +165,12 @@ class Solver:
 
     async def _change(self, change: ChangeConfig, standing: Standing, number: int) -> Standing:
         key = cachekey.change_key(standing.before, change)
-        known = self._look_up(key)
+        known = self._recall.look_up(key)
         if known is not None:
             self._tell(progress.StepCached(number))
         created = self._now() if known is None or self._epoch is not None else known.created
         if known is None:
-            self._keep((key,), Result("", "", created))
+            self._recall.keep((key,), Result("", "", created))
         return standing.with_change(change.created_by, created, f"{key} {created}")
 
     async def _make_folder(self, make: MakeFolder, standing: Standing, number: int) -> Standing:
@@ -312,7 +297,7 @@ class Solver:
         async with self._flights.alone(key):
             known = await self._known(key, standing, action)
             if known is not None:
-                if key not in self._imported:
+                if self._recall.is_own(key):
                     self._remember(also, known)
                 self._tell(progress.StepCached(number))
                 return known
@@ -331,7 +316,7 @@ class Solver:
                 await in_thread(space.remove)
                 if self._ranges is not None:
                     self._ranges.give_back(space.id_shift)
-            self._keep((key, *also), result)
+            self._recall.keep((key, *also), result)
             return after
 
     def _lend_ids(self, run: RunCommand, space: Workspace) -> None:
@@ -351,42 +336,23 @@ class Solver:
         lower = self._images.layers.lowerdirs(layer.chain_id)
         return standing.with_layer(layer, lower, action.created_by, created)
 
-    def _kept(self, chain: str) -> Layer | None:
-        """A result's layer, safe from removal, where it is still there unpacked."""
-        self._lease.add(chain)
-        return self._images.layer(chain) if self._images.layers.has(chain) else None
-
     async def _known(self, key: str, standing: Standing, action: Action) -> Standing | None:
-        found = self._look_up(key)
+        found = self._recall.look_up(key)
         if found is None:
             return None
         created = self._now() if self._epoch is not None else found.created
         if not found.chain_id:
             return standing.with_change(action.created_by, created, f"{key} {created}")
-        layer = await in_thread(lambda: self._kept(found.chain_id))
-        if layer is None:
-            self._cache.forget(found.chain_id)
-            return None
-        return self._with_layer(standing, layer, action, created)
-
-    def _look_up(self, key: str) -> Result | None:
-        if self._request.no_cache:
-            return None
-        found = self._cache.get(key) or self._imported.get(key)
-        if found is not None:
-            self.results[key] = found
-        return found
-
-    def _keep(self, keys: tuple[str, ...], result: Result) -> None:
-        self._cache.put(keys, result)
-        self.results.update(dict.fromkeys(keys, result))
+        # Copied with --link it may have been made over other layers: its own is put on top of these.
+        layer = await self._recall.layer(found, standing.chain)
+        return self._with_layer(standing, layer, action, created) if layer is not None else None
 
     def _remember(self, keys: tuple[str, ...], standing: Standing) -> None:
         created = standing.history[-1].created or self._now()
         if standing.history[-1].empty_layer:
-            self._keep(keys, Result("", "", created))
+            self._recall.keep(keys, Result("", "", created))
         else:
-            self._keep(keys, Result(standing.chain, standing.diff_ids[-1], created))
+            self._recall.keep(keys, Result(standing.chain, standing.diff_ids[-1], created))
 
     def _now(self) -> str:
         moment = time.time() if self._epoch is None else self._epoch
