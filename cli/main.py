@@ -68,6 +68,9 @@ def main(arguments: list[str] | None = None) -> None:
         answer: Any = shipway.main(arguments, prog_name="shipway", standalone_mode=False)
     except click.exceptions.Abort:
         _fail("interrupted", 130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(2)
     except click.ClickException as error:
         _fail(_line(error), error.exit_code)
     except CommandError as error:

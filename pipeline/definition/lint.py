@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.definition.models import DeployDef, PipelineDef, PushDef, RunDef, StageDef, TestDef
-from pipeline.definition.scope import Scope
+from pipeline.definition.scope import Needs, Scope
 from pipeline.plan.expressions import ExpressionError, names_in, parse_when, references
 from pipeline.plan.graph import find_cycle
 from pipeline.plan.models import CONDITIONS, Kind
@@ -40,31 +40,43 @@ def _pipeline(
 ) -> Iterator[Finding]:
     params = plain["params"] if isinstance(plain.get("params"), dict) else ()
     yield from _texts((*path, "concurrency"), plain.get("concurrency"), Scope(params))
-    yield from _needs(path, stages)
+    written = {key: plain["stages"][key] for key in stages if isinstance(plain["stages"][key], dict)}
+    needs = {key: _needs_of(written[key]) if key in written else None for key in stages}
+    yield from _needs(path, needs)
     good = {key: stage for key, stage in stages.items() if stage is not None}
-    cycle = find_cycle({key: stage.needs for key, stage in good.items()})
-    if len(cycle) > 1:
-        shown = " → ".join((*cycle, cycle[0]))
-        yield (*path, "stages", cycle[0], "needs"), f"stages need each other: {shown}", "remove one needs"
-    for key, stage in good.items():
+    whole = len(good) == len(stages) and not find_cycle({key: stage.needs for key, stage in good.items()})
+    for key, stage in written.items():
         at = (*path, "stages", key)
-        scope = Scope(params, key, stage, stages)
-        texts = {name: value for name, value in plain["stages"][key].items() if name not in _NOT_TEXT}
-        yield from _texts(at, texts, scope)
-        yield from _unread(at, stage)
-        yield from _when(at, stage, scope)
-        yield from _products(at, key, stage, good, services, whole=len(good) == len(stages) and not cycle)
+        matrix = stage["matrix"] if isinstance(stage.get("matrix"), dict) else ()
+        scope = Scope(params, key, matrix, stages, needs)
+        yield from _texts(at, {name: value for name, value in stage.items() if name not in _NOT_TEXT}, scope)
+        if key in good:
+            yield from _unread(at, good[key])
+            yield from _when(at, good[key], scope)
+            yield from _products(at, key, good[key], good, services, whole=whole)
 
 
-def _needs(path: Path, stages: Stages) -> Iterator[Finding]:
-    for key, stage in stages.items():
-        for index, need in enumerate(stage.needs if stage else ()):
+def _needs_of(stage: dict[str, Any]) -> tuple[str, ...] | None:
+    """As the file has it, whatever else is wrong with the stage; None when it is no list of names."""
+    needs = stage.get("needs", ())
+    needs = (needs,) if isinstance(needs, str) else needs
+    if not isinstance(needs, (list, tuple)) or not all(isinstance(need, str) for need in needs):
+        return None
+    return tuple(needs)
+
+
+def _needs(path: Path, needs: Needs) -> Iterator[Finding]:
+    for key, wanted in needs.items():
+        for index, need in enumerate(wanted or ()):
             at = (*path, "stages", key, "needs", index)
             if need == key:
                 yield at, f'the stage "{key}" needs itself', "remove it"
-            elif need not in stages:
-                others = [name for name in stages if name != key]
-                yield at, f'there is no stage "{need}"', did_you_mean(need, others)
+            elif need not in needs:
+                yield at, f'there is no stage "{need}"', did_you_mean(need, [name for name in needs if name != key])
+    cycle = find_cycle({key: wanted or () for key, wanted in needs.items()})
+    if len(cycle) > 1:
+        shown = " → ".join((*cycle, cycle[0]))
+        yield (*path, "stages", cycle[0], "needs"), f"stages need each other: {shown}", "remove one needs"
 
 
 def _texts(path: Path, value: Any, scope: Scope, *, shell: bool = False) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from types import MappingProxyType
 
 from pipeline.definition.models import StageDef
 from pipeline.plan.graph import ancestors
@@ -35,33 +36,41 @@ Wrong = tuple[str, str]
 """What, and the remedy."""
 
 
+Needs = Mapping[str, tuple[str, ...] | None]
+"""What each stage needs; None where that can't be understood."""
+
+
 class Scope:
-    """The names at one place. `stages` are all of the pipeline's, None for one that is wrong itself."""
+    """The names at one place, of a stage or, without a name, of none.
+
+    `stages` are all of the pipeline's, None for one that is wrong itself.
+    """
 
     def __init__(
         self,
         params: Iterable[str],
         name: str = "",
-        stage: StageDef | None = None,
-        stages: Mapping[str, StageDef | None] | None = None,
+        matrix: Iterable[str] = (),
+        stages: Mapping[str, StageDef | None] = MappingProxyType({}),
+        needs: Needs = MappingProxyType({}),
     ) -> None:
         self.name = name
-        self.stages = stages or {}
+        self.stages = stages
+        self.needs = needs
         self.spaces: dict[str, tuple[str, ...]] = {"git": GIT, "event": EVENT, "params": tuple(params)}
-        if stage is not None and stage.matrix:
-            self.spaces["matrix"] = tuple(stage.matrix)
-        self.in_stage = stage is not None
+        if cells := tuple(matrix):
+            self.spaces["matrix"] = cells
 
     def check(self, path: tuple[str, ...], *, when: bool = False, shell: bool = False) -> Wrong | None:
         """What is wrong with a reference; None when it is fine."""
         shown = ".".join(path)
         space = path[0]
-        if space == "stages" and self.in_stage and not when:
+        if space == "stages" and self.name and not when:
             return self._stage_output(path)
         if space not in self.spaces:
-            if space == "stages" and self.in_stage:
+            if space == "stages" and self.name:
                 return "a condition is decided before any stage runs", "use git, event, params or matrix"
-            known = [*self.spaces, *(["stages"] if self.in_stage and not when else [])]
+            known = [*self.spaces, *(["stages"] if self.name and not when else [])]
             return f'nothing is called "{shown}"', did_you_mean(space, known)
         if len(path) != 2 or path[1] not in self.spaces[space]:
             known = [f"{space}.{name}" for name in self.spaces[space]]
@@ -72,7 +81,7 @@ class Scope:
 
     @cached_property
     def _before(self) -> Mapping[str, int]:
-        return ancestors(self.name, {key: stage.needs if stage else () for key, stage in self.stages.items()})
+        return ancestors(self.name, {key: needs or () for key, needs in self.needs.items()})
 
     def _stage_output(self, path: tuple[str, ...]) -> Wrong | None:
         if len(path) != 3:
@@ -86,7 +95,7 @@ class Scope:
         if output not in OUTPUTS[other.kind]:
             known = [f"stages.{name}.{each}" for each in OUTPUTS[other.kind]]
             return f'a {other.kind.value} stage has no "{output}"', did_you_mean(".".join(path), known)
-        if name not in self._before and None not in self.stages.values():
+        if name not in self._before and None not in self.needs.values():
             return f'the stage "{name}" may not have ended by then', f"add it to needs: [{name}]"
         if other.matrix:
             return f'"{name}" runs once for each cell of its matrix, so it has no single {output}', ""
