@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import socket
+from contextlib import suppress
 from typing import Any
 
 from deploy.releases import Target
@@ -18,6 +21,15 @@ echo "$SHIPWAY_RELEASE serves"
 sleep 1000 & wait
 """
 _GREET = "echo $SHIPWAY_RELEASE > /tmp/www/index.html"
+
+
+def published_port() -> int:
+    """A port that nobody listens at, and that the kernel gives to no client of its own accord."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def release(number: int, *, before: str = _GREET, **service: Any) -> Target:

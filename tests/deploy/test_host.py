@@ -21,8 +21,7 @@ from deploy.releases import Target
 from deploy.replicas import Replicas
 from deploy.traffic.base import Route
 from deploy.traffic.nftables import NftTraffic
-from tests.deploy.registries import free_port
-from tests.deploy.services import release
+from tests.deploy.services import published_port, release
 
 pytestmark = pytest.mark.kernel
 
@@ -110,7 +109,7 @@ class Lab:
 
 @pytest.fixture
 def lab(replicas: Replicas, tmp_path: Path) -> Iterator[Lab]:
-    made = Lab(replicas, Records(tmp_path / "services"), free_port())
+    made = Lab(replicas, Records(tmp_path / "services"), published_port())
     yield made
     made.traffic.clear()
 
@@ -239,7 +238,7 @@ def test_the_watch_sees_one_that_ends_and_one_that_falls_ill(lab: Lab, engine: d
 
 def test_another_port(lab: Lab):
     lab.host().converge(lab.release(1), {}, calm)
-    other = free_port()
+    other = published_port()
     lab.host().converge(lab.release(2, publish=other), {}, calm)
     assert ask(other) == "web-2"
     with pytest.raises(OSError, match="refused"):
