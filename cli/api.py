@@ -29,6 +29,9 @@ class Api:
     def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
         return self._ask("POST", path, json=body or {}).json()
 
+    def delete(self, path: str) -> None:
+        self._ask("DELETE", path)
+
     def lines(self, path: str, **query: Any) -> Iterator[str]:
         """The lines of a text answer as they come."""
         with self._ask("GET", path, params=query, stream=True) as response:

@@ -222,6 +222,10 @@ class Store:
         with self._database.write() as connection:
             return workers.heartbeat(connection, self._context, beat)
 
+    def forget_worker(self, worker: str) -> None:
+        with self._database.write() as connection:
+            workers.forget(connection, self._context, worker)
+
     def hosts(self, labels: dict[str, str] | None = None) -> list[HostInfo]:
         with self._database.read() as connection:
             return known_hosts(connection, self._context, labels or {})

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
+from pipeline.errors import Conflict
 from pipeline.protocol import Heartbeat, HeartbeatReply, Registration, StepState, WorkerInfo
 from pipeline.run.states import AttemptState
 from pipeline.store import tables as t
 from pipeline.store.context import Context
+from pipeline.store.rows import one
 
 
 def register(connection: Connection, context: Context, info: WorkerInfo) -> Registration:
@@ -32,6 +34,17 @@ def register(connection: Connection, context: Context, info: WorkerInfo) -> Regi
         heartbeat_seconds=context.heartbeat_seconds,
         registry=context.registry,
     )
+
+
+def forget(connection: Connection, context: Context, worker: str) -> None:
+    """A host that will not come back: services are not rolled out to it any more. One that does, registers anew.
+
+    Raises NotFound, and Conflict while its worker speaks.
+    """
+    row = one(connection, t.workers, f"worker {worker}", t.workers.c.name == worker)
+    if row.seen >= context.lost_before:
+        raise Conflict(f"worker {worker} is online: stop it first")
+    connection.execute(delete(t.workers).where(t.workers.c.name == worker))
 
 
 def heartbeat(connection: Connection, context: Context, beat: Heartbeat) -> HeartbeatReply:

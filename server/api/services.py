@@ -59,6 +59,11 @@ async def list_workers(request: Request) -> Response:
     return JSONResponse({"workers": shown(*await run_in_threadpool(store_of(request).hosts))})
 
 
+async def forget_worker(request: Request) -> Response:
+    await run_in_threadpool(store_of(request).forget_worker, request.path_params["worker"])
+    return Response(status_code=204)
+
+
 routes = [
     Route("/services", list_services),
     Route("/services/{service}", get_service),
@@ -66,4 +71,5 @@ routes = [
     Route("/services/{service}/deploy", deploy, methods=["POST"]),
     Route("/services/{service}/rollback", rollback, methods=["POST"]),
     Route("/workers", list_workers),
+    Route("/workers/{worker}", forget_worker, methods=["DELETE"]),
 ]

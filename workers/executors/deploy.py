@@ -77,7 +77,9 @@ def _hosts(work: Work, spec: DeploySpec) -> list[HostInfo]:
         raise StageFailed(f"no worker has the labels {asked}: start one" if asked else "there is no worker")
     for host in hosts:
         if host.state == "lost":
-            raise StageFailed(f"host {host.name} is silent: bring its worker back, or take its labels away")
+            raise StageFailed(
+                f"host {host.name} is silent: bring its worker back, or `shipway workers --forget {host.name}`"
+            )
         if not host.engine_ok:
             raise StageFailed(f"host {host.name}: its engine does not answer: start it")
     return hosts

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from pipeline.errors import Conflict, NotFound
 from pipeline.protocol import Heartbeat, Replica, ReplicaState
 from tests.pipeline.store.line import Line, stage
 
@@ -48,3 +51,14 @@ def test_a_worker_is_told_which_of_its_attempts_to_stop(line: Line) -> None:
     assert line.store.heartbeat(beat).cancelled == (theirs.attempt, "gone")
     line.store.cancel(run)
     assert line.store.heartbeat(beat).cancelled == beat.attempts
+
+
+def test_a_host_that_will_not_come_back_is_forgotten(line: Line) -> None:
+    with pytest.raises(Conflict, match="worker w1 is online: stop it first"):
+        line.store.forget_worker("w1")
+    line.clock.tick(7)
+    line.store.forget_worker("w1")
+    assert line.store.hosts() == []
+    assert not line.store.heartbeat(Heartbeat(worker="w1")).known, "should it come back, it registers again"
+    with pytest.raises(NotFound, match="w1"):
+        line.store.forget_worker("w1")
