@@ -9,7 +9,11 @@ from pipeline.protocol import Release, ReleaseState
 
 
 class NothingToReturnTo(DeployError):
-    """There is no earlier release, or not the one that was named."""
+    """There is no earlier release that served, or the one that was named never did."""
+
+
+class UnknownRelease(NothingToReturnTo):
+    """There is no release of that name."""
 
 
 def choose(releases: Sequence[Release], wanted: str | None = None) -> Release:
@@ -24,7 +28,8 @@ def choose(releases: Sequence[Release], wanted: str | None = None) -> Release:
                 if release not in once_live:
                     raise NothingToReturnTo(f"{release.id} never served: choose one that did")
                 return release
-        raise NothingToReturnTo(f"there is no release {wanted}: see `shipway releases`")
+        named = f"{releases[0].service}-{wanted}" if releases and wanted.isdigit() else wanted
+        raise UnknownRelease(f"there is no release {named}: see `shipway releases`")
     live = next((r for r in once_live if r.state is ReleaseState.LIVE), None)
     earlier = [r for r in once_live if live is None or r.number < live.number]
     # A rollback's own release repeats an older image: what it replaced is not what to return to.

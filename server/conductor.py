@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 
+from deploy.rollback import NothingToReturnTo, UnknownRelease, choose
 from pipeline.definition.load import load
 from pipeline.definition.models import Definition
 from pipeline.definition.problems import DefinitionErrors
@@ -231,25 +232,19 @@ class Conductor:
         return self._manual(target.repository, spec, f"roll {service} back to {target.id}", who, target.commit)
 
     def _rollback_target(self, service: str, release: str | None) -> Release:
-        if release is None:
-            target = self.earlier_release(service)
-            if target is None:
-                raise Conflict(f"{service} has no earlier release to go back to")
-            return target
-        wanted = release if release.startswith(f"{service}-") else f"{service}-{release}"
-        for each in self.store.list_releases(service, limit=500):
-            if each.id == wanted:
-                return each
-        raise NotFound(f"there is no release {wanted}: see `shipway releases {service}`")
+        try:
+            return choose(self.store.list_releases(service, limit=500), release)
+        except UnknownRelease as error:
+            raise NotFound(str(error)) from None
+        except NothingToReturnTo as error:
+            raise Conflict(f"{service}: {error}") from None
 
     def earlier_release(self, service: str) -> Release | None:
-        """Where a rollback without a named release leads: the last one before that was live with another image."""
-        known = self.store.list_releases(service, limit=500)
-        current = self.store.current_release(service)
-        if current is None:
+        """Where a rollback without a named release leads."""
+        try:
+            return choose(self.store.list_releases(service, limit=500))
+        except NothingToReturnTo:
             return None
-        other = (each for each in known if each.number < current.number and each.digest != current.digest)
-        return next((each for each in other if each.live is not None), None)
 
     def _manual(self, repository: str, spec: DeploySpec, title: str, who: str, commit: str = "") -> RunView:
         stage = PlannedStage(name="deploy", base="deploy", spec=spec, lock=f"deploy:{spec.service.name}")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.rollback import NothingToReturnTo, choose
+from deploy.rollback import NothingToReturnTo, UnknownRelease, choose
 from pipeline.protocol import Release, ReleaseState
 from pipeline.services import NamedService
 
@@ -62,8 +62,9 @@ def test_one_that_is_named():
     assert choose(releases, "3").id == "web-3"
     with pytest.raises(NothingToReturnTo, match="web-2 never served: choose one that did"):
         choose(releases, "2")
-    with pytest.raises(NothingToReturnTo, match="there is no release web-9: see `shipway releases`"):
-        choose(releases, "web-9")
+    for name in ("web-9", "9"):
+        with pytest.raises(UnknownRelease, match="there is no release web-9: see `shipway releases`"):
+            choose(releases, name)
 
 
 @pytest.mark.parametrize("told", [(), ("L:a",), ("F:a", "L:b"), ("S:a", "L:a")])
