@@ -34,7 +34,7 @@ def runs(limit: int, as_json: bool) -> None:
                 run["sha"][:12],
                 span(run["started"], run["finished"]),
                 ago(run["created"]),
-                run["message"].partition("\n")[0][:60],
+                (run["message"] or run["title"]).partition("\n")[0][:60],
             )
             for run in answer["runs"]
         ],
