@@ -8,7 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.engines import engine
 from tests.leftovers import Leftovers
+
+__all__ = ["engine"]
 
 _PR_SET_CHILD_SUBREAPER = 36
 

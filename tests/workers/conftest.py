@@ -1,10 +1,6 @@
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -112,42 +108,3 @@ def wait_for(condition: Callable[[], Any], what: str, timeout: float = 20.0) -> 
 @pytest.fixture(scope="session")
 def eventually() -> Callable[..., Any]:
     return wait_for
-
-
-@pytest.fixture(scope="session")
-def engine() -> Iterator[str]:
-    """The address of an engine of this session's own, with the image `busybox:1.35`."""
-    import docker
-
-    from scripts.baseimages import BUSYBOX, busybox_root
-
-    place = Path(tempfile.mkdtemp(prefix="swe"))
-    url = f"unix://{place}/e.sock"
-    with (place / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, *os.environ.get("ENGINE_UNDER_TEST", "-m engine").split()),
-                *("--host", url, "--data-root", str(place / "data"), "--exec-root", str(place / "run")),
-            ],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-
-        def up() -> bool:
-            assert process.poll() is None, (place / "log").read_text()
-            return (place / "e.sock").exists()
-
-        wait_for(up, "the engine's start")
-        client = docker.DockerClient(url)
-        name, _, tag = BUSYBOX.partition(":")
-        client.api.import_image_from_data(busybox_root(), repository=name, tag=tag)
-        client.close()
-        yield url
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-        shutil.rmtree(place, ignore_errors=True)
