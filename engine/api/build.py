@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+import base64
+import binascii
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 from aiohttp import web
 
@@ -13,26 +17,45 @@ from engine.api.router import Routes
 from engine.api.transcript import Transcript
 from engine.build.context import receive
 from engine.build.problems import StepError
+from engine.build.registrycache import RegistryCaches
+from engine.build.remotecontext import RemoteContext
 from engine.build.request import BuildRequest
 from engine.containers import times
 from engine.errors import InvalidInput
 from engine.images.descriptor import Platform
 from engine.images.image import Image
 from engine.images.reference import Reference
-from engine.registry.client import pull
+from engine.registry.client import Auth, pull
 
 routes = Routes()
+_CACHE = "SHIPWAY_CACHE"
 
 
 @routes.add("POST", "/build", streaming=True)
 async def build(call: Call) -> web.StreamResponse:
     if call.text("version") == "2":
         raise InvalidInput("BuildKit is not part of this engine: set DOCKER_BUILDKIT=0")
-    if call.text("remote"):
-        raise InvalidInput("building from an address is not supported: clone it, and build the folder")
     auths = auths_from(call)
+    remote = call.text("remote")
+    async with _remote(call, remote) if remote else _sent(call) as source:
+        return await _build(call, auths, source)
+
+
+@contextlib.asynccontextmanager
+async def _sent(call: Call) -> AsyncIterator[RemoteContext]:
+    context = await receive(call.request.content.iter_any(), call.rooms.config.data_root / "build" / "contexts")
+    try:
+        yield RemoteContext(context)
+    finally:
+        context.close()
+
+
+def _remote(call: Call, address: str) -> contextlib.AbstractAsyncContextManager[RemoteContext]:
+    return call.rooms.builder.remote_context(address, _ssh(call).get("default"))
+
+
+async def _build(call: Call, auths: dict[str, Auth], source: RemoteContext) -> web.StreamResponse:
     rooms = call.rooms
-    context = await receive(call.request.content.iter_any(), rooms.config.data_root / "build" / "contexts")
 
     async def work(say: progress.Say) -> None:
         quiet = call.flag("q")
@@ -49,7 +72,8 @@ async def build(call: Call) -> web.StreamResponse:
 
         transcript = Transcript(say, rooms.metrics.build_step, quiet=quiet)
         try:
-            image = await rooms.builder.build(_request(call, context), bring, transcript)
+            caches = RegistryCaches(rooms.registry, rooms.images, auths)
+            image = await rooms.builder.build(_request(call, source), bring, transcript, caches)
         except StepError as error:
             transcript.finish()
             if error.exit_code is None:
@@ -62,20 +86,21 @@ async def build(call: Call) -> web.StreamResponse:
         for tag in call.texts("t"):
             rooms.events.publish("image", "tag", image.id, {"name": Reference.parse(tag).familiar})
 
-    try:
-        return await progress.stream(call, work)
-    finally:
-        context.close()
+    return await progress.stream(call, work)
 
 
-def _request(call: Call, context: Any) -> BuildRequest:
+def _request(call: Call, source: RemoteContext) -> BuildRequest:
+    build_args = _pairs(call, "buildargs")
+    # `docker build` without BuildKit has no option for it: a build argument that no Dockerfile gets to see.
+    cached = tuple(name for name in build_args.pop(_CACHE, "").split(",") if name)
     quota, period = call.number("cpuquota") or 0, call.number("cpuperiod") or 100_000
     return BuildRequest(
-        context=context,
+        context=source.context,
+        dockerfile_content=source.dockerfile,
         dockerfile=call.text("dockerfile") or "Dockerfile",
         tags=tuple(call.texts("t")),
         target=call.text("target"),
-        build_args=_pairs(call, "buildargs"),
+        build_args=build_args,
         labels=_pairs(call, "labels"),
         platform=call.text("platform"),
         no_cache=call.flag("nocache"),
@@ -85,7 +110,10 @@ def _request(call: Call, context: Any) -> BuildRequest:
         shm_size=call.number("shmsize") or 64 << 20,
         memory=call.number("memory") or 0,
         nano_cpus=max(0, quota * 1_000_000_000 // period),
-        cache_from=tuple(call.json_query("cachefrom") or ()),
+        secrets=_secrets(call),
+        ssh=_ssh(call),
+        cache_from=(*_names(call, "cachefrom"), *cached),
+        cache_to=(*_names(call, "cacheto"), *cached),
     )
 
 
@@ -95,6 +123,28 @@ def _pairs(call: Call, name: str) -> dict[str, str]:
     if not isinstance(value, dict):
         raise InvalidInput(f"{name} must be an object")
     return {str(key): str(item) for key, item in value.items() if item is not None}
+
+
+def _names(call: Call, name: str) -> tuple[str, ...]:
+    """A JSON list of strings, or one name as it is."""
+    if not call.text(name).startswith("["):
+        return (call.text(name),) if call.text(name) not in ("", "null") else ()
+    return tuple(str(item) for item in call.json_query(name) or ())
+
+
+def _secrets(call: Call) -> dict[str, bytes]:
+    """X-Build-Secrets: ids and values, these in base64 once more since they may be any bytes."""
+    try:
+        return {
+            name: base64.b64decode(value, validate=True) for name, value in call.header_json("X-Build-Secrets").items()
+        }
+    except (TypeError, binascii.Error):
+        raise InvalidInput("header X-Build-Secrets: each value must be base64") from None
+
+
+def _ssh(call: Call) -> dict[str, Path]:
+    """X-Build-Ssh: ids and the agents' sockets on the engine's host."""
+    return {name: Path(str(path)) for name, path in call.header_json("X-Build-Ssh").items()}
 
 
 def _hosts(call: Call) -> tuple[str, ...]:

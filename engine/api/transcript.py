@@ -71,7 +71,8 @@ class Transcript:
             case StepOutput():
                 self._line(event.data.decode(errors="replace"))
             case StepFinished():
-                self._line(f" ---> {event.id}\n")
+                taken = "" if event.number in self._cached else f" ({event.seconds:.2f} s)"
+                self._line(f" ---> {event.id}{taken}\n")
             case Pulling():
                 self._say({"status": f"Pulling {event.name}"})
             case Notice():

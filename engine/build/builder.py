@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import AbstractAsyncContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from engine.build.ports import Caches, Pull, RunStep
 from engine.build.prepare import Preparation, ReadyStage
 from engine.build.progress import Progress
 from engine.build.recall import Recall
+from engine.build.remotecontext import RemoteContext, fetched
 from engine.build.request import BuildRequest
 from engine.build.scope import global_scope
 from engine.build.sharedcache import SharedCache
@@ -64,6 +66,8 @@ class Builder:
         self._config = config
         self._images = images
         self._run_step = run_step
+        # What steps were at when the engine was killed. This engine is the only one here, and has begun nothing yet.
+        shutil.rmtree(config.data_root / "build" / "steps", ignore_errors=True)
         self.cache = StepCache(config.data_root / "build" / "cache.db")
         self.cache_mounts = CacheMounts(config.data_root / "build" / "cachemounts")
         self._ranges = ranges
@@ -76,6 +80,10 @@ class Builder:
         self._release_outgoing()
         self._lease.release()
         self.cache.close()
+
+    def remote_context(self, address: str, agent: Path | None = None) -> AbstractAsyncContextManager[RemoteContext]:
+        """What a build from an address is made of, fetched: a git repository, an archive or a Dockerfile."""
+        return fetched(address, self._config.data_root / "build" / "steps", self._policy, agent)
 
     async def prune(self, unused_for: float = _KEEP_SECONDS) -> int:
         """Forgets results that were not used for so many seconds. Returns the bytes freed.

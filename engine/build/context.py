@@ -32,7 +32,7 @@ from engine.build.trees import (
     copy_bytes,
     with_parents,
 )
-from engine.errors import InvalidInput
+from engine.errors import InvalidInput, SystemFailure
 from engine.images import tarstream
 from engine.images.compression import decompressed
 
@@ -185,6 +185,8 @@ async def receive(stream: AsyncIterator[bytes], folder: Path) -> SpooledContext:
     arriving = _Arriving(stream, asyncio.get_running_loop())
     try:
         return await asyncio.to_thread(lambda: spool(decompressed(cast(BinaryIO, arriving)), folder))
+    except OSError as error:
+        raise SystemFailure(f"the build context could not be kept: {error.strerror}", error.errno) from error
     finally:
         arriving.abandon()
 

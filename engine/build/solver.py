@@ -6,6 +6,7 @@ Stages that do not need each other go on at the same time; what two builds want 
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack
@@ -160,6 +161,8 @@ class Solver:
             raise StepError(error.problem, action.line, action.keyword) from None
         except EngineError as error:
             raise StepError(str(error), action.line, action.keyword) from error
+        except OSError as error:
+            raise StepError(_told(error), action.line, action.keyword) from error
 
     # -- the four kinds of action
 
@@ -410,6 +413,13 @@ def _pinned_remote(copy: CopyFiles) -> str:
     if is_url(address) and copy.checksum:
         return f"url:{copy.checksum}:{file_name(address, needed=copy.into)}"
     return ""
+
+
+def _told(error: OSError) -> str:
+    """One line of what the system refused. Where the engine keeps its files is nobody's business."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.strerror}: make room where the engine keeps its data, or prune images and build cache"
+    return error.strerror or str(error)
 
 
 def _short(standing: Standing) -> str:
