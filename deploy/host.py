@@ -45,6 +45,8 @@ _PARALLEL = 8
 _POLL = 0.02
 _SETTLE = 0.05
 """Seconds in which a connection that was under way at the switch shows up at its replica."""
+_WORDS = 200
+"""Characters of a replica's last line that are told with its failure."""
 _ANY_HEALTH = Health(tcp=True)
 """How patient to be with a replica whose service has no health check."""
 
@@ -213,9 +215,12 @@ class _Work:
         )
         if problem is None:
             return None
-        for line in self.host.replicas.last_words(name):
+        words = self.host.replicas.last_words(name)
+        for line in words:
             self.host.say(f"{name}: {line}")
-        return f"{name} did not become healthy: {problem}"
+        # The host's own log is far from who reads of the failure: the end of it goes along.
+        said = f"; it said: {words[-1][:_WORDS]}" if words else ""
+        return f"{name} did not become healthy: {problem}{said}"
 
     def _route(self, names: Sequence[str]) -> None:
         if self.service.publish is None:

@@ -4,6 +4,7 @@ import ctypes
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -175,9 +176,18 @@ def engine() -> Iterator[docker.DockerClient]:
         shutil.rmtree(place, ignore_errors=True)
 
 
+def _listens(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
+
+
 def _client(url: str, process: subprocess.Popen[bytes], log: Path) -> docker.DockerClient:
     deadline = time.monotonic() + 30
-    while not Path(url.removeprefix("unix://")).exists():
+    while not _listens(url.removeprefix("unix://")):
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.02)
