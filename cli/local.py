@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from cli.errors import CommandError, UsageError
@@ -66,9 +66,13 @@ class Checkout:
         self._interrupts = 0
         self._failure: Exception | None = None
 
+    def close(self) -> None:
+        self._runner.close()
+
     def begin(self, selection: Selection, event: Event) -> RunView:
         """Records the run. Raises UsageError when it needs a stage that never passed here."""
-        done = {name: self._earlier(selection, name) for name in selection.earlier}
+        names = [stage.name for stage in selection.plan.stages if stage.name in selection.earlier]
+        done = {name: self._earlier(selection, name) for name in names}
         return self.store.create_run(selection.plan, event, done=done)
 
     def _earlier(self, selection: Selection, name: str) -> Outputs:
@@ -79,9 +83,8 @@ class Checkout:
                 return stage.outputs
         if name in selection.optional:
             return Outputs()
-        raise UsageError(
-            f'the stage "{name}" must pass before, and never did in this checkout: run it first, with --from {name!r}'
-        )
+        base = selection.plan.stage(name).base
+        raise UsageError(f"the stage {name} must pass before, and never did in this checkout: begin with --from {base}")
 
     def check_services(self, selection: Selection) -> None:
         """Raises UsageError when the run would deploy a service that somebody else runs on this machine."""
@@ -204,7 +207,8 @@ def open_checkout(folder: Path, settings: Settings, engine: str) -> Iterator[Che
             for dead in store.list_runs(states=(RunState.QUEUED, RunState.RUNNING), limit=500):
                 store.cancel(dead.id, reason="its process ended")
             _forget_artifacts(place / "work" / "artifacts", store)
-            yield Checkout(store, engine, place, max(2, settings.worker_concurrency))
+            with closing(Checkout(store, engine, place, max(2, settings.worker_concurrency))) as checkout:
+                yield checkout
 
 
 def _forget_artifacts(folder: Path, store: Store) -> None:

@@ -28,7 +28,7 @@ class Progress:
         self._console = console
         self._width = min(_WIDEST, max(map(len, names), default=0))
         self._colours = {name: _COLOURS[number % len(_COLOURS)] for number, name in enumerate(names)}
-        self._told: dict[str, StageState] = {}
+        self._told: dict[str, tuple[StageState, int]] = {}
         self._live = Live(console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> Progress:
@@ -49,9 +49,10 @@ class Progress:
     def show(self, run: RunView) -> None:
         """Tells which stages began or ended since the last time."""
         for stage in run.stages:
-            if self._told.get(stage.name) is not stage.state and stage.state in (*STAGE_ENDED, StageState.RUNNING):
-                self._told[stage.name] = stage.state
+            state = (stage.state, len(stage.attempts))
+            if self._told.get(stage.name) != state and stage.state in (*STAGE_ENDED, StageState.RUNNING):
                 self._say(stage.name, _ending(stage))
+            self._told[stage.name] = state
         if self._live is not None:
             now = time.time()
             under_way = [stage for stage in run.stages if stage.state is StageState.RUNNING]

@@ -87,15 +87,7 @@ def _asked(stage: str, quiet: bool) -> bool:
 @contextmanager
 def _engine(settings: Settings, selection: Selection) -> Iterator[str]:
     """The address of the engine of the settings, or of one that lives as long as this run. Raises CommandError."""
-    from docker.errors import DockerException
-
-    from workers.engine import connect
-
-    try:
-        connect(settings.engine).close()
-    except DockerException:
-        pass
-    else:
+    if _answers(settings.engine):
         yield settings.engine
         return
     if "engine" in settings.model_fields_set or os.geteuid() != 0:
@@ -107,6 +99,21 @@ def _engine(settings: Settings, selection: Selection) -> Iterator[str]:
         )
     with _own_engine(settings) as address:
         yield address
+
+
+def _answers(url: str) -> bool:
+    from docker.errors import DockerException
+
+    from cli.system import answers_on_socket
+    from workers.engine import connect
+
+    if url.startswith("unix://"):
+        return answers_on_socket(Path(url.removeprefix("unix://")), "/_ping")
+    try:
+        connect(url).close()
+    except DockerException:
+        return False
+    return True
 
 
 @contextmanager

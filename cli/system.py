@@ -60,7 +60,7 @@ def engine_part(layout: Layout, environment: Mapping[str, str]) -> Part:
             "--trust-host-ca",
         ),
         environment,
-        lambda: _answers_on_socket(layout.engine_socket, "/_ping"),
+        lambda: answers_on_socket(layout.engine_socket, "/_ping"),
         layout.logs / "engine.log",
         stop_timeout=60.0,
     )
@@ -75,7 +75,9 @@ def _answers(address: Address, path: str) -> bool:
     return _asks(HTTPConnection(host, int(port), timeout=2), path)
 
 
-def _answers_on_socket(path: Path, url: str) -> bool:
+def answers_on_socket(path: Path, url: str) -> bool:
+    """Whether somebody answers a GET at a unix socket."""
+
     class _OnSocket(HTTPConnection):
         def connect(self) -> None:
             self.sock = socket.socket(socket.AF_UNIX)

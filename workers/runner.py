@@ -73,6 +73,13 @@ class Runner:
                     raise StageFailed(f"no engine at {self._engine_url}: {error}: start it") from error
             return self._engine
 
+    def close(self) -> None:
+        """Lets go of the engine. Not while something is done with it."""
+        with self._lock:
+            if self._engine is not None:
+                self._engine.close()
+                self._engine = None
+
     def host(self, say: Callable[[str], None]) -> Host:
         return Host(Replicas(self.engine()), self.traffic, self.records, say=say)
 

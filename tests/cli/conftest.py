@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from cli.main import main
-from tests.workers.conftest import engine as engine
 
 
 @dataclass(frozen=True)
