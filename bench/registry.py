@@ -4,8 +4,10 @@
 
 The image is one layer: a root file system that only exists as files, as a build or a container leaves it. Cold push:
 the registry is empty and the layer not packed yet. Cold pull: nothing of the image is here. The peers are podman
-(Debian's, overlay driver) and, as the floor of a push, skopeo, which only moves bytes that are packed already. Commit
-is of a container that wrote 2,000 small files and 50 MB, against buildah's. As root. Prints medians and ratios.
+(Debian's, overlay driver) and, as the floor of both, skopeo, which only moves bytes that are packed already. Each pull
+goes to a fresh place, and nothing is deleted before the end: ext4 is slow at making files where it has just removed
+some, and that would be all that is measured. Commit is of a container that wrote 2,000 small files and 50 MB, against
+buildah's. As root. Prints medians and ratios.
 """
 
 from __future__ import annotations
@@ -79,21 +81,27 @@ def serving(kind: str, folder: Path) -> Iterator[str]:
 
 class Podman:
     def __init__(self, folder: Path, base: Path, host: str) -> None:
-        self.words = ["podman", "--root", f"{folder}/root", "--runroot", f"{folder}/run", "--storage-driver", "overlay"]
+        self._folder = folder
+        self._places = 1
         self._name = f"{host}/podman:1"
-        self("import", "-q", str(base), self._name)
+        self(0, "import", "-q", str(base), self._name)
 
-    def __call__(self, *words: str) -> str:
-        return subprocess.run([*self.words, *words], capture_output=True, text=True, check=True).stdout.strip()
+    def __call__(self, place: int, *words: str) -> None:
+        roots = ["--root", f"{self._folder}/root{place}", "--runroot", f"{self._folder}/run{place}"]
+        subprocess.run(["podman", *roots, "--storage-driver", "overlay", *words], capture_output=True, check=True)
 
     def push(self) -> None:
-        self("push", "-q", "--tls-verify=false", self._name)
+        self(0, "push", "-q", "--tls-verify=false", self._name)
 
     def pull(self) -> None:
-        self("pull", "-q", "--tls-verify=false", self._name)
+        self(self._places, "pull", "-q", "--tls-verify=false", self._name)
 
     def forget(self) -> None:
-        self("rmi", "--all", "--force")
+        self._places += 1
+
+    def close(self) -> None:
+        for place in range(self._places + 1):
+            self(place, "rmi", "--all", "--force")
 
 
 class Skopeo:
@@ -101,6 +109,7 @@ class Skopeo:
 
     def __init__(self, folder: Path, source: str, host: str) -> None:
         self._folder = folder
+        self._places = 0
         self._name = f"docker://{host}/skopeo:1"
         self._copy("--src-tls-verify=false", f"docker://{source}", f"oci:{folder}/packed:1")
 
@@ -111,10 +120,10 @@ class Skopeo:
         self._copy("--dest-tls-verify=false", f"oci:{self._folder}/packed:1", self._name)
 
     def pull(self) -> None:
-        self._copy("--src-tls-verify=false", self._name, f"oci:{self._folder}/pulled:1")
+        self._copy("--src-tls-verify=false", self._name, f"oci:{self._folder}/pulled{self._places}:1")
 
     def forget(self) -> None:
-        shutil.rmtree(self._folder / "pulled", ignore_errors=True)
+        self._places += 1
 
 
 class Ours:
@@ -123,7 +132,7 @@ class Ours:
         self._reference = Reference.parse(f"{host}/ours:1")
         self._client = RegistryClient()
         self._store = ImageStore(folder / "here")
-        self._there: ImageStore | None = None
+        self._there: list[ImageStore] = []
         root = folder / "root"
         root.mkdir()
         subprocess.run(["tar", "-xf", str(base), "-C", str(root)], check=True)
@@ -141,20 +150,15 @@ class Ours:
                 self._store.catalog.forget_tar(digest)
 
     async def pull(self) -> None:
-        assert self._there is not None
-        await pull(self._client, self._reference, self._there)
+        await pull(self._client, self._reference, self._there[-1])
 
     def forget(self) -> None:
-        if self._there is not None:
-            self._there.close()
-            shutil.rmtree(self._folder / "there")
-        self._there = ImageStore(self._folder / "there")
+        self._there.append(ImageStore(self._folder / f"there{len(self._there)}"))
 
     async def close(self) -> None:
         await self._client.close()
-        self._store.close()
-        if self._there is not None:
-            self._there.close()
+        for store in (self._store, *self._there):
+            store.close()
 
 
 def write_site(folder: Path) -> Path:
@@ -241,7 +245,7 @@ async def measure(base: Path, runs: int, kind: str, scratch: Path) -> dict[str, 
             for blob in (stored / "blobs/sha256").iterdir():
                 blob.unlink()
 
-        cases: list[Case] = [
+        transfers: list[Case] = [
             ("push cold", "ours", ours.push, wipe),
             ("push again", "ours", ours.push, nothing),
             ("push cold", "podman", podman.push, wipe),
@@ -252,30 +256,35 @@ async def measure(base: Path, runs: int, kind: str, scratch: Path) -> dict[str, 
             ("pull cold", "podman", podman.pull, podman.forget),
             ("pull again", "podman", podman.pull, nothing),
             ("pull cold", "bytes only", skopeo.pull, skopeo.forget),
+        ]
+        snapshots: list[Case] = [
             ("commit", "ours", commits.copy, commits.drop),
             ("commit", "buildah", commits.peer, commits.drop_peer),
             ("commit", "given away", commits.donate, commits.lay_out),
         ]
         times: dict[str, dict[str, list[float]]] = {}
-        try:
+
+        async def rounds(cases: list[Case]) -> None:
             for turn in range(runs + 1):
-                await ours.push()
-                podman.push()
-                skopeo.push()
                 for what, who, work, before in cases:
-                    if what == "pull cold" and who == "ours":
-                        for each in (ours.push, podman.push, skopeo.push):
-                            await _done(each())
                     await asyncio.to_thread(before)
                     os.sync()
                     began = time.perf_counter()
                     await _done(work())
                     if turn:
                         times.setdefault(what, {}).setdefault(who, []).append(time.perf_counter() - began)
+
+        try:
+            await rounds(transfers[:5])
+            await ours.push()
+            podman.push()
+            skopeo.push()
+            await rounds(transfers[5:])
+            await rounds(snapshots)
         finally:
             await ours.close()
             commits.close()
-            podman.forget()
+            podman.close()
     return {what: {who: statistics.median(all_) * 1000 for who, all_ in by.items()} for what, by in times.items()}
 
 

@@ -43,12 +43,18 @@ class Arrival:
             self._withdrawn = True
             self._changed.notify()
 
+    @property
+    def waits(self) -> bool:
+        """Whether `read` would wait now."""
+        with self._changed:
+            return self._at >= self._size and not self._whole and not self._withdrawn
+
     def read(self, count: int = -1, /) -> bytes:
         """At most `count` bytes, at least one; none at the end. Raises Withdrawn."""
         if count < 0:
             return b"".join(iter(lambda: self.read(1 << 20), b""))
         with self._changed:
-            while self._at >= self._size and not self._whole and not self._withdrawn:
+            while self.waits:
                 self._changed.wait()
             if self._withdrawn:
                 raise Withdrawn

@@ -14,7 +14,7 @@ import msgspec
 from engine.errors import SystemFailure
 from engine.images.descriptor import Descriptor
 
-VERSION = 1
+VERSION = 2
 _SCHEMA = """
 CREATE TABLE images (
     id TEXT PRIMARY KEY,           -- digest of the config
@@ -42,7 +42,8 @@ CREATE TABLE layers (              -- may be unpacked or not: the folder's prese
     diff_id TEXT NOT NULL,
     size INTEGER NOT NULL,
     clamp INTEGER,                 -- latest time in its tar, where that was limited
-    added REAL NOT NULL
+    added REAL NOT NULL,
+    crc INTEGER                    -- CRC-32 of its tar, where it was made here
 ) WITHOUT ROWID;
 CREATE TABLE tars (                -- the blobs that unpack to a diff ID
     diff_id TEXT NOT NULL,
@@ -59,6 +60,9 @@ CREATE TABLE leases (
 ) WITHOUT ROWID;
 """
 
+_UPGRADES = {1: ("ALTER TABLE layers ADD COLUMN crc INTEGER",)}
+"""What makes the next format of each older one."""
+
 
 class LayerRow(msgspec.Struct, frozen=True):
     """A layer that was unpacked, or made, here at some time."""
@@ -68,6 +72,7 @@ class LayerRow(msgspec.Struct, frozen=True):
     diff_id: str
     size: int
     clamp: int | None
+    crc: int | None = None
 
 
 class ImageRow(msgspec.Struct, frozen=True):
@@ -93,12 +98,15 @@ class Catalog:
         self._db.execute("PRAGMA foreign_keys = ON")
         with self.transaction():
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if version > VERSION:
+                raise SystemFailure(f"{path} has format {version}, this engine knows {VERSION}: use a newer one")
             if version == 0:
                 for statement in _SCHEMA.split(";\n"):
                     self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {VERSION}")
-            elif version != VERSION:
-                raise SystemFailure(f"{path} has format {version}, this engine knows {VERSION}: use a newer one")
+            for old in range(version or VERSION, VERSION):
+                for statement in _UPGRADES[old]:
+                    self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version = {VERSION}")
 
     def close(self) -> None:
         with self._lock:
@@ -122,6 +130,23 @@ class Catalog:
                 self._db.execute("COMMIT")
             finally:
                 self._depth -= 1
+
+    @contextmanager
+    def _hint(self) -> Iterator[None]:
+        """For what a power cut may take along, as it takes along whoever needed it: nothing waits for the disk.
+
+        A killed process loses nothing by it.
+        """
+        with self._lock:
+            if self._depth:
+                yield
+                return
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            try:
+                with self.transaction():
+                    yield
+            finally:
+                self._db.execute("PRAGMA synchronous = FULL")
 
     def _all(self, query: str, *values: object) -> list[tuple[object, ...]]:
         with self._lock:
@@ -193,7 +218,8 @@ class Catalog:
         return [(str(a), str(b)) for a, b in self._all("SELECT reference, image FROM tags ORDER BY reference")]
 
     def add_origin(self, repository: str, digest: str, image: str) -> None:
-        self._do("INSERT OR REPLACE INTO origins VALUES (?, ?, ?)", repository, digest, image)
+        if self.origin(repository, digest) != image:
+            self._do("INSERT OR REPLACE INTO origins VALUES (?, ?, ?)", repository, digest, image)
 
     def delete_origin(self, repository: str, digest: str) -> bool:
         query = "DELETE FROM origins WHERE repository = ? AND digest = ?"
@@ -213,17 +239,18 @@ class Catalog:
 
     def add_layer(self, row: LayerRow) -> None:
         self._do(
-            "INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?, ?)",
             row.chain,
             row.parent,
             row.diff_id,
             row.size,
             row.clamp,
             time.time(),
+            row.crc,
         )
 
     def layer(self, chain: str) -> LayerRow | None:
-        rows = self._all("SELECT chain, parent, diff_id, size, clamp FROM layers WHERE chain = ?", chain)
+        rows = self._all("SELECT chain, parent, diff_id, size, clamp, crc FROM layers WHERE chain = ?", chain)
         return LayerRow(*rows[0]) if rows else None  # type: ignore[arg-type] # sqlite keeps the types
 
     def layers(self, before: float = float("inf")) -> list[str]:
@@ -232,7 +259,8 @@ class Catalog:
 
     def touch_layer(self, chain: str) -> None:
         """Makes a layer young again: someone is about to use it."""
-        self._do("UPDATE layers SET added = ? WHERE chain = ?", time.time(), chain)
+        with self._hint():
+            self._do("UPDATE layers SET added = ? WHERE chain = ?", time.time(), chain)
 
     def delete_layer(self, chain: str) -> None:
         self._do("DELETE FROM layers WHERE chain = ?", chain)
@@ -255,17 +283,18 @@ class Catalog:
     # -- leases
 
     def add_lease(self, lease: str, targets: Iterable[str], expires: float) -> None:
-        with self.transaction():
+        with self._hint():
             for target in targets:
                 self._do("INSERT OR REPLACE INTO leases VALUES (?, ?, ?)", lease, target, expires)
 
     def end_lease(self, lease: str) -> None:
-        self._do("DELETE FROM leases WHERE lease = ?", lease)
+        with self._hint():
+            self._do("DELETE FROM leases WHERE lease = ?", lease)
 
     def leased(self) -> set[str]:
         """What no one may remove at the moment."""
-        now = time.time()
-        self._do("DELETE FROM leases WHERE expires < ?", now)
+        with self._hint():
+            self._do("DELETE FROM leases WHERE expires < ?", time.time())
         return set(self._column("SELECT DISTINCT target FROM leases"))
 
 

@@ -160,10 +160,15 @@ class _Walk:
             os.close(fd)
 
     def _other(self, at: int, name: bytes, path: bytes, kind: bytes, found: os.stat_result) -> None:
+        try:
+            target = os.readlink(name, dir_fd=at) if kind == tarstream.SYMLINK else b""
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOENT):
+                return  # replaced since it was listed
+            raise
         if found.st_nlink > 1 and self._linked(path, found):
             return
         here = b"/proc/self/fd/%d/%s" % (at, name)
-        target = os.readlink(name, dir_fd=at) if kind == tarstream.SYMLINK else b""
         device = (os.major(found.st_rdev), os.minor(found.st_rdev)) if kind != tarstream.SYMLINK else (0, 0)
         self._header(path, kind, found, _xattrs(here), linkname=target, device=device)
 

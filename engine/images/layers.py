@@ -25,7 +25,7 @@ from engine.images import digest as digests
 from engine.images.arrival import Arrival
 from engine.images.blobs import BlobStore
 from engine.images.catalog import Catalog, LayerRow
-from engine.images.compression import Readable, compressor, decompressed, sniff
+from engine.images.compression import Readable, compressor, crc32, decompressed, sniff
 from engine.images.descriptor import Descriptor
 from engine.images.diff import DiffOptions, diff
 from engine.images.donate import make_real
@@ -43,6 +43,32 @@ class UnpackedLayer:
 
     folder: Path
     done: Unpacked
+
+
+@dataclass(frozen=True)
+class _Tar:
+    """What the tar of a folder turned out to be. `size` is the sum of its files'."""
+
+    diff_id: str
+    size: int
+    crc: int
+
+
+class _Check:
+    """Looks at a tar as it passes."""
+
+    def __init__(self, sha: digests.Hasher | None) -> None:
+        self._sha = sha
+        self.crc = 0
+
+    def update(self, data: bytes | bytearray | memoryview) -> None:
+        self.crc = crc32(data, self.crc)
+        if self._sha is not None:
+            self._sha.update(data)
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{self._sha.hexdigest()}" if self._sha is not None else ""
 
 
 class LayerStore:
@@ -172,12 +198,13 @@ class LayerStore:
         packed bytes are unpacked when somebody needs the files. `id_shift` is subtracted from the owners' ids.
         """
         options = DiffOptions(id_shift=id_shift, clamp=clamp)
-        diff_id, size, blob = self._pack(folder, options, media_type if compress or not donate else None)
+        tar, blob = self._pack(folder, options, media_type if compress or not donate else None)
+        diff_id, size = tar.diff_id, tar.size
         chain = digests.chain_id(parent, diff_id)
         with self._alone(chain):
             row = self._catalog.layer(chain)
             if row is None or (donate and not self.has(chain)):
-                row = LayerRow(chain, parent, diff_id, size, clamp)
+                row = LayerRow(chain, parent, diff_id, size, clamp, tar.crc)
                 if donate:
                     self._donate(folder, row, id_shift)
                 else:
@@ -218,8 +245,7 @@ class LayerStore:
         with self._alone(chain):
             if known := self.known_blob(row.diff_id):
                 return known
-            options = DiffOptions(clamp=row.clamp)
-            _, _, blob = self._pack(self.folder(chain), options, media_type, row.diff_id, follow)
+            _, blob = self._pack(self.folder(chain), DiffOptions(clamp=row.clamp), media_type, row, follow)
         assert blob is not None
         return blob
 
@@ -268,13 +294,18 @@ class LayerStore:
         folder: Path,
         options: DiffOptions,
         media_type: str | None,
-        expected: str | None = None,
+        expected: LayerRow | None = None,
         follow: Callable[[Arrival], object] | None = None,
-    ) -> tuple[str, int, Descriptor | None]:
-        """Walks, hashes and compresses at once; (diff ID, size of the files, blob if one was asked for)."""
-        sha = hashlib.sha256()
-        sinks = [Sink(sha.update, "layer-hash")]
+    ) -> tuple[_Tar, Descriptor | None]:
+        """Walks, hashes and compresses at once; with the blob if one was asked for.
+
+        A layer that was `expected` must still have the tar that it had. A CRC tells that as well as a second digest
+        and at no cost: whoever pulls the layer verifies its digest anyway.
+        """
+        known = expected is not None and expected.crc is not None
+        check = _Check(None if known else hashlib.sha256())
         with contextlib.ExitStack() as stack:
+            sinks = [Sink(check.update, "layer-hash")]
             stack.callback(sinks[0].stop)
             if media_type is not None:
                 writer = stack.enter_context(self._blobs.writer())
@@ -293,16 +324,16 @@ class LayerStore:
             size = diff(folder, write, options)
             for sink in sinks:
                 sink.close()
-            diff_id = "sha256:" + sha.hexdigest()
-            if expected is not None and diff_id != expected:
-                raise SystemFailure(f"layer {digests.short(expected)} was changed on disk: {folder}")
+            tar = _Tar(expected.diff_id if known and expected is not None else check.digest, size, check.crc)
+            if expected is not None and (tar.diff_id, tar.crc) != (expected.diff_id, expected.crc or tar.crc):
+                raise SystemFailure(f"layer {digests.short(expected.diff_id)} was changed on disk: {folder}")
             if media_type is None:
-                return diff_id, size, None
+                return tar, None
             out.put(packer.flush())
             out.close()
             blob = Descriptor(media_type, writer.commit(), writer.offset)
-            self._catalog.add_tar(diff_id, blob)
-            return diff_id, size, blob
+            self._catalog.add_tar(tar.diff_id, blob)
+            return tar, blob
 
     def lowerdirs(self, chain: str | None) -> tuple[Path, ...]:
         """The folders of a chain whose layers are all unpacked, topmost first. Raises NotFound."""

@@ -199,7 +199,13 @@ async def stream(remote: Remote, what: str, source: Arrival, meter: Meter) -> UR
         nonlocal passed
         if passed:
             raise Transient(f"{what}: the registry wants from the start what passes only once")
-        while data := await loop.run_in_executor(remote.client.unpackers, source.read, _STEP):
+        while True:
+            if source.waits:
+                data = await loop.run_in_executor(remote.client.unpackers, source.read, _STEP)
+            else:
+                data = source.read(_STEP)  # from the page cache: a thread would cost more
+            if not data:
+                break
             passed += len(data)
             deadline.reschedule(loop.time() + stall)
             yield data

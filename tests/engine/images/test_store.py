@@ -170,6 +170,24 @@ def test_a_catalogue_of_another_time_is_left_alone(tmp_path: Path) -> None:
         Catalog(tmp_path / "images.db")
 
 
+def test_a_catalogue_of_old_is_brought_up_to_date(tmp_path: Path) -> None:
+    import sqlite3
+
+    Catalog(tmp_path / "images.db").close()
+    db = sqlite3.connect(tmp_path / "images.db")
+    db.execute("INSERT INTO layers VALUES ('chain', NULL, 'diff', 7, NULL, 0, NULL)")
+    db.execute("ALTER TABLE layers DROP COLUMN crc")
+    db.execute("PRAGMA user_version = 1")
+    db.commit()
+    db.close()
+    for _ in range(2):
+        catalog = Catalog(tmp_path / "images.db")
+        row = catalog.layer("chain")
+        assert row is not None
+        assert (row.size, row.crc) == (7, None)
+        catalog.close()
+
+
 def test_transactions_are_whole(tmp_path: Path) -> None:
     catalog = Catalog(tmp_path / "images.db")
 
