@@ -41,6 +41,8 @@ def parts(layout: Layout, inherited: Mapping[str, str]) -> Iterator[tuple[Part, 
         part(
             "worker",
             *(*_python("workers"), "--metrics", str(layout.metrics)),
+            # Its services end with it: what led to them must not lead to whoever gets their addresses next.
+            "--clear-traffic",
             ready=lambda: _answers(layout.metrics, "/readyz"),
             stop_timeout=60.0,
         ),
