@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -53,3 +54,10 @@ def up(data: Path, listen: Address, registry: Address, metrics: Address, broker_
         click.echo("stopping")
     finally:
         supervisor.stop()
+        _tidy(layout.run)
+
+
+def _tidy(run: Path) -> None:
+    """Removes what is of use only while something runs; with the engine's zygote there, containers still do."""
+    if not any((run / name).exists() for name in ("zygote.sock", "engine.sock")):
+        shutil.rmtree(run, ignore_errors=True)
