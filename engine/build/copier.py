@@ -6,10 +6,11 @@ and nothing is ever written outside of it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from engine.build.filematch import clean
@@ -36,10 +37,16 @@ class Look:
 class Copier:
     """One instruction's writing. Not safe for threads; close it."""
 
-    def __init__(self, root: int, look: Look) -> None:
-        """`root` stays the caller's."""
+    def __init__(self, root: int, look: Look, upper: int = -1) -> None:
+        """`root` and `upper` stay the caller's.
+
+        `upper` is the folder where an overlay at `root` keeps what is new: what goes into a folder that was not
+        there is written to it directly, at half the cost. Only for a copier with one source, since an overlay
+        need not see what is done behind its back.
+        """
         self._root = root
         self._look = look
+        self._upper = upper
         self._folder_path: str | None = None
         self._folder_fd = -1
         self._names: dict[object, str] = {}
@@ -123,8 +130,25 @@ class Copier:
         if there and not self._is_folder(real):
             raise DockerfileError(f"cannot copy to non-directory: /{real}")
         base = self.make_folder(destination)
+        if not there and self._upper >= 0:
+            with self._behind(base) as direct:
+                direct._fill("", tree, picked, rules, whole=picked.below is not None)
+        else:
+            self._fill(base, tree, picked, rules, whole=not there and picked.below is not None)
+
+    @contextlib.contextmanager
+    def _behind(self, path: str) -> Iterator[Copier]:
+        root = openat2(self._upper, path or ".", os.O_PATH | os.O_DIRECTORY, resolve=_PLAIN)
+        direct = Copier(root, self._look)
+        try:
+            yield direct
+        finally:
+            direct.close()
+            os.close(root)
+
+    def _fill(self, base: str, tree: Tree, picked: Picked, rules: IgnoreRules | None, *, whole: bool) -> None:
         times: list[tuple[str, Entry]] = []
-        if not there and picked.below is not None:
+        if whole:
             # --parents copies the folder; otherwise only its content is copied, and the folder is a plain one.
             self._dress_folder(base, picked.entry, tree.xattrs(picked.path))
             times.append((base, picked.entry))

@@ -42,7 +42,10 @@ def copy_files(
         if copy.owner:
             with _names(lower, root, copy.link) as names:
                 owner = find_owner(names, copy.owner)
-        copier = Copier(root, Look(owner, parse_mode(copy.mode) if copy.mode else None, latest))
+        look = Look(owner, parse_mode(copy.mode) if copy.mode else None, latest)
+        alone = len(sources) == 1 and not copy.inline
+        upper = os.open(space.upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if alone else -1
+        copier = Copier(root, look, upper)
         try:
             into = copy.into or len(sources) + len(copy.inline) > 1
             for source in sources:
@@ -58,6 +61,8 @@ def copy_files(
             return copier.changed
         finally:
             copier.close()
+            if upper >= 0:
+                os.close(upper)
 
 
 def make_folder(lower: Sequence[Path], space: Workspace, make: MakeFolder) -> bool:
