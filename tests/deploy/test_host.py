@@ -50,7 +50,7 @@ def ask(port: int) -> str:
 
 @dataclass
 class Visitor:
-    """Asks without a pause, and notes what it is told, in order and without repetition."""
+    """Asks almost without a pause, and notes what it is told, in order and without repetition."""
 
     port: int
     seen: list[str] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Visitor:
         self._thread.join()
 
     def _walk(self) -> None:
-        while not self._leave.is_set():
+        while not self._leave.wait(0.002):
             try:
                 word = ask(self.port)
             except (OSError, http.client.HTTPException, AssertionError) as error:
