@@ -70,7 +70,7 @@ class Cluster:
         for index in range(len(self.names)):
             self.start_engine(index)
         for index in range(len(self.names)):
-            wait_for(lambda index=index: self.socket(index).exists(), "an engine's start")
+            wait_for(lambda index=index: self._listens(index), "an engine's start")
             self.engine(index).api.import_image_from_data(
                 busybox_root(), repository=BUSYBOX.partition(":")[0], tag=BUSYBOX.partition(":")[2]
             )
@@ -100,6 +100,11 @@ class Cluster:
 
     def socket(self, index: int) -> Path:
         return self.folder / f"e{index}.sock"
+
+    def _listens(self, index: int) -> bool:
+        """The socket's file is there a moment before anybody listens at it."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.socket(index))) == 0
 
     def engine(self, index: int) -> docker.DockerClient:
         return docker.DockerClient(f"unix://{self.socket(index)}", timeout=60)
