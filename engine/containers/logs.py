@@ -57,10 +57,11 @@ async def read(
 ) -> AsyncIterator[Entry]:
     """(stream, time, bytes) of the chosen lines, in order, rotated files first.
 
-    With `follow` it goes on until `ended()` says that nothing more will be written and all has been read.
+    With `follow` it goes on until `ended()` says that nothing more will be written and all has been read; without, it
+    reads what there is at the first step, however fast more is written.
     """
     watch = Watch(path.parent) if follow else None
-    log = _Log(path, selection)
+    log = _Log(path, selection, follow=follow)
     try:
         await asyncio.to_thread(log.begin)
         while True:
@@ -85,14 +86,25 @@ async def read(
 class _Log:
     """The chosen lines of one log's files, in the order they were written, whatever is rotated meanwhile. Blocking."""
 
-    def __init__(self, path: Path, selection: Selection) -> None:
+    def __init__(self, path: Path, selection: Selection, *, follow: bool) -> None:
         self._path = path
         self._selection = selection
+        self._follow = follow
         self._file: IO[bytes] | None = None
+        self._end: IO[bytes] | None = None
+        self._size = 0
         self._ready: list[Entry] = []
 
     def begin(self) -> None:
-        """Goes to the first line of the selection."""
+        """Goes to the first line of the selection. The last one is that of now."""
+        self._end = _opened(self._path)
+        self._size = os.fstat(self._end.fileno()).st_size if self._end is not None else 0
+        self._to_first()
+        if self._follow and self._end is not None:
+            self._end.close()
+            self._end = None
+
+    def _to_first(self) -> None:
         tail = self._selection.tail
         if tail is None:
             self._file = _oldest(self._path)
@@ -133,7 +145,13 @@ class _Log:
                 self._file = _oldest(self._path)
                 if self._file is None:
                     return
+            if self._end is not None and os.path.sameopenfile(self._end.fileno(), self._file.fileno()):
+                yield from _complete_lines(self._file, self._size)
+                return
             yield from _complete_lines(self._file)
+            if self._end is not None and not _among(self._path, self._end):
+                # It was dropped before it could be read: all there is now came after it.
+                return
             following = _following(self._path, self._file)
             if following is None:
                 return
@@ -143,8 +161,14 @@ class _Log:
             self._file = following
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        for file in (self._file, self._end):
+            if file is not None:
+                file.close()
+
+
+def _among(path: Path, file: IO[bytes]) -> bool:
+    here = os.fstat(file.fileno()).st_ino
+    return any(inode == here for _, inode in _files(path))
 
 
 def _files(path: Path) -> list[tuple[Path, int]]:
@@ -257,10 +281,13 @@ def _to_line_start(file: IO[bytes]) -> None:
     file.seek(end - size + cut + 1)
 
 
-def _complete_lines(file: IO[bytes]) -> Iterator[Entry]:
-    """Whole lines from where the file stands; it is left at the beginning of one that is not whole yet."""
+def _complete_lines(file: IO[bytes], limit: int | None = None) -> Iterator[Entry]:
+    """Whole lines from where the file stands; it is left at the beginning of one that is not whole yet, or that begins
+    at `limit` or later."""
     while True:
         start = file.tell()
+        if limit is not None and start >= limit:
+            return
         line = file.readline(_LONGEST_LINE)
         if not line.endswith(b"\n"):
             file.seek(start)

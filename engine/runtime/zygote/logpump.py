@@ -11,7 +11,6 @@ from typing import Any
 
 _PIECE = 16 * 1024
 _CHUNK = 32 * 1024
-_BACKLOG = 256 * 1024
 _TO_ESCAPE = re.compile(rb"[^ !#-\[\]-~\n]")
 
 
@@ -78,25 +77,21 @@ class Sink:
         os.set_blocking(fd, False)
         self.fd = fd
         self.backlog = bytearray()
+        self.gone = False
 
-    def write(self, data: bytes) -> bool:
-        """Takes `data`; False when the reader has gone."""
+    def write(self, data: bytes) -> None:
+        """Takes `data`. What the reader has no room for yet is its backlog; `gone` tells that there is no reader."""
         self.backlog += data
-        return self.flush()
+        self.flush()
 
-    def flush(self) -> bool:
+    def flush(self) -> None:
         try:
             while self.backlog:
                 del self.backlog[: os.write(self.fd, self.backlog)]
         except BlockingIOError:
-            return True
+            return
         except OSError:
-            return False
-        return True
-
-    @property
-    def full(self) -> bool:
-        return len(self.backlog) > _BACKLOG
+            self.gone = True
 
 
 class Stream:
@@ -107,6 +102,10 @@ class Stream:
         self.name = name
         self.fd = fd
         self.sinks: list[Sink] = []
+        self.ended = False
+        """Nothing more can be read now: nobody has the other end open."""
+        self.over = False
+        """Nothing more will ever be: the container has ended."""
         self._log = log
         self._rest = b""
 
@@ -115,44 +114,34 @@ class Stream:
         """The beginning of a line whose end has not come yet: it is not in the log."""
         return self._rest
 
-    def pump(self) -> bool:
-        """Reads what there is, at most one chunk. False at the end of the stream."""
+    def pump(self) -> None:
+        """Reads what there is, at most one chunk, into the log and to the sinks."""
         try:
             data = os.read(self.fd, _CHUNK)
         except BlockingIOError:
-            return True
+            return
         except OSError:
             # A terminal's master fails with EIO once nobody holds the other end.
             data = b""
-        if not data:
+        if data:
+            self._take(data)
+        else:
             self._flush_rest()
-            return False
-        for sink in self.sinks[:]:
-            if not sink.write(data):
-                self.drop(sink)
-        if self._log is not None:
-            self._record(data)
-        return True
+            self.ended = True
 
     def drain(self) -> None:
-        """Reads all that is left without waiting for more."""
-        while True:
-            try:
-                data = os.read(self.fd, _CHUNK)
-            except OSError:
-                break
-            if not data:
-                break
-            for sink in self.sinks[:]:
-                if not sink.write(data):
-                    self.drop(sink)
-            if self._log is not None:
-                self._record(data)
+        """Reads all that is left without waiting for more: the last time."""
+        self.over = True
+        with contextlib.suppress(OSError):
+            while data := os.read(self.fd, _CHUNK):
+                self._take(data)
         self._flush_rest()
 
-    def drop(self, sink: Sink) -> None:
-        self.sinks.remove(sink)
-        os.close(sink.fd)
+    def _take(self, data: bytes) -> None:
+        for sink in self.sinks:
+            sink.write(data)
+        if self._log is not None:
+            self._record(data)
 
     def _record(self, data: bytes) -> None:
         whole, newline, rest = data.rpartition(b"\n")

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -65,8 +66,17 @@ class Zygote:
             for fd, _ in ready:
                 handler = self._handlers.get(fd)
                 if handler is not None:
-                    handler()
+                    self._handle(handler)
         self._pool.close()
+
+    @staticmethod
+    def _handle(handler: Handler) -> None:
+        try:
+            handler()
+        except Exception:
+            # A fault of ours in what concerns one container must not take all the others with it.
+            traceback.print_exc()
+            sys.stderr.flush()
 
     def _fill_pool(self) -> None:
         try:
@@ -219,32 +229,33 @@ class Zygote:
             streams = [Stream(name, fd, log) for name, fd in zip(("stdout", "stderr"), container.output, strict=True)]
         container.streams = streams
         for stream in streams:
-            self._watch(stream.fd, partial(self._pump_once, container, stream))
+            self._settle(stream)
 
-    def _pump_once(self, container: Container, stream: Stream) -> None:
-        if not stream.pump():
-            self._unwatch(stream.fd)
+    def _pump_once(self, stream: Stream) -> None:
+        stream.pump()
+        self._settle(stream)
+
+    def _flush(self, stream: Stream, sink: Sink) -> None:
+        sink.flush()
+        self._settle(stream)
+
+    def _settle(self, stream: Stream) -> None:
+        """Waits for what comes next of a stream: more output or, as long as a reader is behind, that reader."""
+        for sink in stream.sinks[:]:
+            if sink.gone or (stream.over and not sink.backlog):
+                self._unwatch(sink.fd)
+                stream.sinks.remove(sink)
+                os.close(sink.fd)
+            elif not sink.backlog:
+                self._unwatch(sink.fd)
+            elif sink.fd not in self._handlers:
+                self._watch(sink.fd, partial(self._flush, stream, sink), select.EPOLLOUT)
+        if stream.over:
             return
-        for sink in stream.sinks:
-            if sink.backlog and sink.fd not in self._handlers:
-                self._wait_for(container, stream, sink)
-
-    def _wait_for(self, container: Container, stream: Stream, sink: Sink) -> None:
-        """A reader that is behind: nothing more is read from the container until it has caught up."""
-        self._unwatch(stream.fd)
-
-        def writable() -> None:
-            if not sink.flush():
-                self._unwatch(sink.fd)
-                stream.drop(sink)
-            elif sink.backlog:
-                return
-            else:
-                self._unwatch(sink.fd)
-            if stream in container.streams and stream.fd not in self._handlers:
-                self._watch(stream.fd, lambda: self._pump_once(container, stream))
-
-        self._watch(sink.fd, writable, select.EPOLLOUT)
+        if stream.ended or any(sink.backlog for sink in stream.sinks):
+            self._unwatch(stream.fd)
+        elif stream.fd not in self._handlers:
+            self._watch(stream.fd, partial(self._pump_once, stream))
 
     def _do_start(self, client: socket.socket, request: dict[str, Any], _: list[int]) -> dict[str, Any] | None:
         container = self._get(request)
@@ -320,10 +331,10 @@ class Zygote:
         container = self._get(request)
         for stream, fd in zip(container.streams, fds, strict=False):
             sink = Sink(os.dup(fd))
-            if request["unfinished"] and not sink.write(stream.unfinished):
-                os.close(sink.fd)
-                continue
             stream.sinks.append(sink)
+            if request["unfinished"]:
+                sink.write(stream.unfinished)
+            self._settle(stream)
         stdin = container.terminal if container.terminal is not None else container.stdin
         answer = {"ok": {"at": time.time_ns()}}
         self._reply(client, request["id"], answer, (stdin,) if stdin is not None else ())
@@ -405,9 +416,9 @@ class Zygote:
         for stream in container.streams:
             self._unwatch(stream.fd)
             stream.drain()
-            for sink in stream.sinks:
-                self._linger(sink)
             os.close(stream.fd)
+            # Whoever is behind is given the rest.
+            self._settle(stream)
         announced = container.status == "running"
         container.end(code, group.oom_kills() > container.oom_base)
         if announced:
@@ -428,20 +439,6 @@ class Zygote:
         """What was reported before the end and not yet read: the end may be seen first."""
         while (handler := self._handlers.get(process.sync.fileno())) is not None:
             handler()
-
-    def _linger(self, sink: Sink) -> None:
-        """Closes an attached reader's descriptor once it has taken what is still owed to it."""
-        self._unwatch(sink.fd)
-
-        def writable() -> None:
-            if not sink.flush() or not sink.backlog:
-                self._unwatch(sink.fd)
-                os.close(sink.fd)
-
-        if sink.backlog:
-            self._watch(sink.fd, writable, select.EPOLLOUT)
-        else:
-            os.close(sink.fd)
 
     def _exec_over(self, container: Container, run: Exec) -> None:
         container.execs.pop(run.name, None)
