@@ -141,6 +141,14 @@ def test_hosts_that_are_options_of_ssh(url: str, tmp_path: Path, monkeypatch: py
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize("url", ["ext::sh -c touch% {out}", "git://127.0.0.1:1/x"])
+def test_git_itself_knows_no_other_transports(url: str, tmp_path: Path) -> None:
+    """For an address that a repository brings along, and that we never see."""
+    with pytest.raises(SourceError, match=r"transport '(ext|git)' not allowed"):
+        run_git("ls-remote", "--", url.format(out=tmp_path / "x"))
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize("sha", ["", "main", "HEAD", "--help", "f" * 39, "F" * 40, "f" * 41, "f" * 40 + "\n", "g" * 40])
 def test_what_is_no_commit(sha: str, repository: Repository) -> None:
     with pytest.raises(SourceError, match="is not a commit"):

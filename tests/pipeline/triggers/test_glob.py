@@ -23,6 +23,8 @@ from pipeline.triggers.glob import glob
         ("feature/**", ["feature/x", "feature/x/y"], ["feature", "features/x"]),
         ("**/*.py", ["a.py", "a/b.py", "a/b/c.py"], ["a.pyc", "a/py"]),
         ("app/**/test_*.py", ["app/test_a.py", "app/x/y/test_a.py"], ["test_a.py", "apptest_a.py", "app/x/a.py"]),
+        ("**/x", ["x", "a/x", "a/b/x"], ["yx", "a/yx", "x/y"]),
+        ("a/**/b", ["a/b", "a/x/y/b"], ["a/xb", "ab", "a/x"]),
         ("**.js", ["a.js", "a/b.js"], ["a.jsx"]),
         ("a**b", ["ab", "a/b", "axxb", "a/x/b"], ["a/bc"]),
         ("v?.?", ["v1.2"], ["v1.", "v/.2", "v12.3"]),
