@@ -100,7 +100,11 @@ class _Log:
         self._end = _opened(self._path)
         self._size = os.fstat(self._end.fileno()).st_size if self._end is not None else 0
         self._to_first()
-        if self._follow and self._end is not None:
+        if self._follow:
+            self._forget_end()
+
+    def _forget_end(self) -> None:
+        if self._end is not None:
             self._end.close()
             self._end = None
 
@@ -123,12 +127,18 @@ class _Log:
         else:
             self._file.seek(start)
         self._ready = list(_last(filter(self._selection.takes, self._lines()), tail))
+        if self._end is not None and not self._ready:
+            # All that there was has been dropped by a rotation meanwhile: then what there is now.
+            self._forget_end()
+            self._ready = list(itertools.islice(filter(self._selection.takes, self._lines()), tail))
 
     def some(self) -> list[Entry] | None:
         """A few of the next lines; None when there are no more for now."""
         if self._ready:
             ready, self._ready = self._ready, []
             return ready
+        if self._selection.tail is not None and not self._follow:
+            return None
         seen, size, chosen = 0, 0, []
         for entry in itertools.islice(self._lines(), _LINES_AT_ONCE):
             seen += 1

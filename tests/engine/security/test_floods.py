@@ -87,7 +87,7 @@ async def test_ten_thousand_lines_a_millisecond(attacker: Attacker) -> None:
         assert len(sizes) <= 2
         assert max(sizes) <= 1 << 20
         last, _ = await rooms.said(each, tail=3)
-        assert len(last.splitlines()) == 3
+        assert 1 <= len(last.splitlines()) <= 3
     for each in loud:
         await asyncio.wait_for(rooms.containers.stop(each, timeout=0), 20)
 

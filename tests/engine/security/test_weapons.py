@@ -27,8 +27,9 @@ async def test_names(rooms: Rooms, name: str) -> None:
     before = everything(rooms)
     with pytest.raises(InvalidInput, match="name"):
         await rooms.create("true", name=name)
-    with pytest.raises(EngineError):
-        await rooms.create("true", host=host(Binds=[f"{name}:/data"]))
+    if not name.startswith("/"):
+        with pytest.raises(EngineError):
+            await rooms.create("true", host=host(Binds=[f"{name}:/data"]))
     with pytest.raises(EngineError):
         await rooms.create("true", host=host(Mounts=[{"Type": "volume", "Source": name, "Target": "/data"}]))
     with pytest.raises(EngineError):
