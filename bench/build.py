@@ -1,9 +1,10 @@
 """Builds against buildah's, side by side: eight instructions on a Debian with Python, as ../shared/peers has them.
 
-    python -m bench.build --base debian-python.tar [--runs 5]
+    python -m bench.build --base debian-python.tar [--runs 5] [--buildkit unix:///run/buildkit/buildkitd.sock]
 
 Ours is measured inside one process, context tar included; what a command-line client adds comes on top. buildah
-runs with chroot isolation, which starts no container. As root. Prints medians in milliseconds, and ratios.
+runs with chroot isolation, which starts no container. BuildKit is measured where a daemon is named, through
+buildctl. As root. Prints medians in milliseconds, and ratios.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ from pathlib import Path
 
 from engine.build import Builder, BuildRequest, receive
 from engine.config import EngineConfig
+from engine.containers import idranges
 from engine.containers.ephemeral import run_ephemeral
+from engine.containers.idranges import IdRanges
 from engine.images.config import ContainerConfig, ImageConfig
+from engine.images.image import Image
 from engine.images.reference import Reference
 from engine.images.store import ImageStore
 from engine.network import Networks
@@ -104,6 +108,19 @@ class Buildah:
                 subprocess.run(["umount", line.split()[1]], check=False)
 
 
+class BuildKit:
+    """A daemon that runs already; the base is in the folder `store`, an OCI layout, under `digest`."""
+
+    def __init__(self, address: str, store: Path, digest: str) -> None:
+        self._words = ["buildctl", "--addr", address, "build", "--progress=plain", "--frontend", "dockerfile.v0"]
+        self._words += ["--oci-layout", f"base={store}", "--opt", f"context:base=oci-layout://base@{digest}"]
+        self._words += ["--opt", "force-network-mode=none", "--output", "type=image,name=app"]
+
+    def build(self, context: Path, *more: str) -> None:
+        words = [*self._words, "--local", f"context={context}", "--local", f"dockerfile={context}", *more]
+        subprocess.run(words, capture_output=True, check=True)
+
+
 class Ours:
     def __init__(self, config: EngineConfig, images: ImageStore, builder: Builder) -> None:
         self._config = config
@@ -128,11 +145,12 @@ class Ours:
         finally:
             received.close()
 
-    async def _pull(self, reference: Reference, platform: object) -> None:  # type: ignore[override]
+    async def _pull(self, reference: Reference, platform: object) -> Image:
         raise RuntimeError(f"{reference} should be here")
 
 
-async def measure(base: Path, runs: int, scratch: Path) -> dict[str, dict[str, float]]:
+async def measure(base: Path, runs: int, scratch: Path, buildkit: str = "") -> dict[str, dict[str, float]]:
+    """Case → builder → median in milliseconds. The builders take turns."""
     context = scratch / "context"
     context.mkdir()
     make_context(context)
@@ -143,11 +161,17 @@ async def measure(base: Path, runs: int, scratch: Path) -> dict[str, dict[str, f
     await asyncio.to_thread(subprocess.run, ["tar", "-xf", str(base), "-C", str(root)], check=True)
     inner = ContainerConfig(env=(PATH,))
     layer = images.add_layer_from_dir(None, root)
-    images.create_image(ImageConfig(architecture="amd64", config=inner), [layer], Reference.parse("base"))
+    image = images.create_image(ImageConfig(architecture="amd64", config=inner), [layer], Reference.parse("base"))
     launcher = await Launcher.connect(config.exec_root, config.cgroup_parent)
     networks = Networks(config, config.data_root / "networks")
-    builder = Builder(config, images, functools.partial(run_ephemeral, launcher, networks, config))
+    ranges = None if await idranges.lack(launcher, config.data_root) else IdRanges(config.instance, lambda: ())
+    builder = Builder(config, images, functools.partial(run_ephemeral, launcher, networks, config), ranges=ranges)
     ours, peer = Ours(config, images, builder), Buildah(scratch / "buildah", base)
+    peers: dict[str, Buildah | BuildKit] = {"buildah": peer}
+    if buildkit:
+        _, described = await asyncio.to_thread(images.manifest_of, image)
+        peers["buildkit"] = BuildKit(buildkit, images.root, described.digest)
+        await asyncio.to_thread(peers["buildkit"].build, context)  # it unpacks the base
     times: dict[str, dict[str, list[float]]] = {}
     try:
         for case, before in (("cold", None), ("cached", None), ("last COPY", change_last_copy)):
@@ -156,9 +180,12 @@ async def measure(base: Path, runs: int, scratch: Path) -> dict[str, dict[str, f
                     before(context)
                 await ours.build(context, no_cache=case == "cold")
                 _note(times, case, "ours", time.perf_counter() - ours.started)
-                started = time.perf_counter()
-                peer.build(context, *(["--no-cache"] if case == "cold" else []))
-                _note(times, case, "buildah", time.perf_counter() - started)
+                for name, other in peers.items():
+                    if case == "cached":
+                        other.build(context)
+                    started = time.perf_counter()
+                    other.build(context, *(["--no-cache"] if case == "cold" else []))
+                    _note(times, case, name, time.perf_counter() - started)
     finally:
         builder.close()
         await launcher.shutdown()
@@ -176,16 +203,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, required=True, help="a root folder's tar with python3 in it")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--buildkit", default="", help="a BuildKit daemon's address")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        found = asyncio.run(measure(asked.base, asked.runs, Path(scratch)))
+        found = asyncio.run(measure(asked.base, asked.runs, Path(scratch), asked.buildkit))
     if asked.json:
         print(json.dumps(found))
         return
     for case, by in found.items():
-        ratio = by["ours"] / by["buildah"]
-        print(f"{case:10} ours {by['ours']:7.0f} ms   buildah {by['buildah']:7.0f} ms   {ratio:.2f}x")
+        print(f"{case:10} ours {by['ours']:7.0f} ms", end="")
+        for name in [name for name in by if name != "ours"]:
+            print(f"   {name} {by[name]:7.0f} ms {by['ours'] / by[name]:.2f}x", end="")
+        print()
 
 
 if __name__ == "__main__":

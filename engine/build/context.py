@@ -148,7 +148,7 @@ def spool(
         at = 0
         reader = tarstream.TarReader(chunks)
         for member in reader:
-            path = clean("/" + os.fsdecode(member.name)).lstrip("/")
+            path = _path(os.fsdecode(member.name))
             if not path:
                 continue
             if len(files) >= MAX_ENTRIES:
@@ -228,6 +228,14 @@ class _Arriving(io.RawIOBase):
             self._pending.cancel()
 
 
+def _path(name: str) -> str:
+    """A member's path below the context; empty for the context itself."""
+    path = name.removeprefix("./").rstrip("/")
+    if path.startswith((".", "/")) or "//" in path or "/." in path:
+        return clean("/" + path).lstrip("/")
+    return path
+
+
 def _keep(reader: tarstream.TarReader, size: int, file: IO[bytes], at: int, limit: int) -> tuple[str, int]:
     """Appends a member's content to the spool: its digest and its size."""
     if at + size > limit:
@@ -273,13 +281,15 @@ def _forget(files: dict[str, _Spooled], path: str, kind: str) -> None:
 def _complete(files: dict[str, _Spooled]) -> None:
     """Folders that the tar left out. A file among something's parents is no context of any client."""
     for path in list(files):
-        *parents, _ = with_parents(path)
-        for parent in parents:
+        parent = path.rpartition("/")[0]
+        while parent:
             known = files.get(parent)
-            if known is None:
-                files[parent] = _Spooled(Entry(FOLDER, 0o755, 0, 0, 0, 0), 0, "", {})
-            elif known.entry.kind != FOLDER:
-                raise InvalidInput(f"build context: {path} lies below {parent}, which is no folder")
+            if known is not None:
+                if known.entry.kind != FOLDER:
+                    raise InvalidInput(f"build context: {path} lies below {parent}, which is no folder")
+                break  # its own parents are looked after in its turn
+            files[parent] = _Spooled(Entry(FOLDER, 0o755, 0, 0, 0, 0), 0, "", {})
+            parent = parent.rpartition("/")[0]
 
 
 def read_ignore_rules(tree: Tree, dockerfile: str) -> IgnoreRules:

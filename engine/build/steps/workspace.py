@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from engine.images.spread import spread
+
 
 class Workspace:
     """Made for one step and removed after it; what became a layer has moved away by then.
@@ -22,6 +24,7 @@ class Workspace:
         self.upper = self.path / "upper"
         self.work = self.path / "work"
         self.scratch = self.path / "scratch"
+        spread(root)
         self.path.mkdir(parents=True, mode=0o711)
         self.upper.mkdir()
         # The overlay's root looks like its topmost layer's: without this a step would change the root's mode.
