@@ -12,6 +12,7 @@ import msgspec
 
 from engine.containers.model import Container, ContainerPaths
 from engine.errors import SystemFailure
+from engine.images.spread import spread
 
 _log = logging.getLogger(__name__)
 _ID = re.compile(r"[0-9a-f]{64}")
@@ -32,6 +33,7 @@ class ContainerStore:
     def create(self, container: Container) -> ContainerPaths:
         """Makes the folders and the first record. `upper` belongs to the container's root."""
         paths = self.paths(container.id)
+        spread(self._root)
         paths.root.mkdir(parents=True, mode=0o710)
         shift = container.id_shift
         for folder, mode in ((paths.upper, 0o755), (paths.work, 0o700)):

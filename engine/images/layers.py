@@ -32,6 +32,7 @@ from engine.images.donate import make_real
 from engine.images.image import Layer
 from engine.images.pipeline import Sink, ahead
 from engine.images.settle import settle
+from engine.images.spread import spread
 from engine.images.unpack import Limits, Unpacked, remove_tree, unpack
 
 _EMPTY = "empty"
@@ -86,6 +87,7 @@ class LayerStore:
         self._sweep()
         self._scratch = self._scratch_root / secrets.token_hex(8)
         self._scratch.mkdir(mode=0o700)
+        spread(self._scratch)
         # As long as this descriptor lives, so do we: whoever can lock the folder may remove it.
         self._alive = os.open(self._scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(self._alive, fcntl.LOCK_EX | fcntl.LOCK_NB)

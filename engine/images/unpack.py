@@ -172,10 +172,10 @@ class _Unpacker:
             except (FileNotFoundError, NotADirectoryError):
                 continue  # replaced later in the same tar
             try:
-                if os.fstat(fd).st_ino != inode:
+                found = os.fstat(fd)
+                if found.st_ino != inode:
                     continue
-                os.fchown(fd, entry.uid + self._shift, entry.gid + self._shift)
-                os.fchmod(fd, entry.mode)
+                self._own(fd, entry, found)
                 _set_xattrs(fd, entry)
                 os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
             finally:
@@ -187,11 +187,12 @@ class _Unpacker:
         self._result.size += entry.size
         if entry.size > self._limits.bytes:
             raise InvalidInput(f"layer has a file of {entry.size} bytes: {_show(entry.name)}")
+        mode = entry.mode & 0o777
         try:
-            fd = os.open(name, _CREATE, 0o600, dir_fd=at)
+            fd = os.open(name, _CREATE, mode, dir_fd=at)
         except FileExistsError:
             self._remove(at, name)
-            fd = os.open(name, _CREATE, 0o600, dir_fd=at)
+            fd = os.open(name, _CREATE, mode, dir_fd=at)
         try:
             end = 0
             for offset, piece in reader.content():
@@ -202,8 +203,7 @@ class _Unpacker:
                     piece = piece[os.write(fd, piece) :]
             if entry.sparse is not None:
                 os.ftruncate(fd, entry.size)
-            os.fchown(fd, entry.uid + self._shift, entry.gid + self._shift)
-            os.fchmod(fd, entry.mode)
+            self._own(fd, entry, os.fstat(fd))
             if entry.xattrs:
                 _set_xattrs(fd, entry)
             os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
@@ -211,14 +211,15 @@ class _Unpacker:
             os.close(fd)
 
     def _directory(self, at: int, name: bytes, path: bytes, entry: Entry) -> None:
+        mode = 0o700 | entry.mode & 0o777
         try:
-            os.mkdir(name, 0o700, dir_fd=at)
+            os.mkdir(name, mode, dir_fd=at)
             found = os.stat(name, dir_fd=at, follow_symlinks=False)
         except FileExistsError:
             found = os.stat(name, dir_fd=at, follow_symlinks=False)
             if not stat.S_ISDIR(found.st_mode):
                 self._remove(at, name)
-                os.mkdir(name, 0o700, dir_fd=at)
+                os.mkdir(name, mode, dir_fd=at)
                 found = os.stat(name, dir_fd=at, follow_symlinks=False)
         self._directories.pop(path, None)
         self._directories[path] = (entry, found.st_ino)
@@ -264,9 +265,21 @@ class _Unpacker:
         self._make(at, name, path, lambda: os.mknod(name, kinds[entry.type] | 0o600, device, dir_fd=at))
         self._attributes(at, name, entry)
 
+    def _own(self, fd: int, entry: Entry, found: os.stat_result) -> None:
+        """Gives what is open its owner and mode where it has not got them already: each call costs the journal."""
+        uid, gid = entry.uid + self._shift, entry.gid + self._shift
+        if (found.st_uid, found.st_gid) != (uid, gid):
+            os.fchown(fd, uid, gid)
+            os.fchmod(fd, entry.mode)  # chown takes the set-id bits away
+        elif stat.S_IMODE(found.st_mode) != entry.mode:
+            os.fchmod(fd, entry.mode)
+
     def _attributes(self, at: int, name: bytes, entry: Entry) -> None:
         """Of what can't be opened: links, devices, pipes."""
-        os.chown(name, entry.uid + self._shift, entry.gid + self._shift, dir_fd=at, follow_symlinks=False)
+        uid, gid = entry.uid + self._shift, entry.gid + self._shift
+        found = os.stat(name, dir_fd=at, follow_symlinks=False)
+        if (found.st_uid, found.st_gid) != (uid, gid):
+            os.chown(name, uid, gid, dir_fd=at, follow_symlinks=False)
         here = b"/proc/self/fd/%d/%s" % (at, name)
         if entry.type != tarstream.SYMLINK:
             os.chmod(here, entry.mode)  # we have just made it, so it is no link

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import stat
+import subprocess
 import tarfile
 import threading
 from pathlib import Path
@@ -20,6 +21,7 @@ from engine.images import digest as digests
 from engine.images.blobs import BlobStore
 from engine.images.catalog import Catalog
 from engine.images.layers import LayerStore
+from engine.images.spread import spread
 from engine.images.store import ImageStore
 from engine.images.unpack import Limits
 
@@ -301,3 +303,15 @@ def test_links_below_are_not_followed_for_hard_links(store: ImageStore, tmp_path
     upper = tar_of({}, stolen="way/passwd")
     with pytest.raises(InvalidInput, match="nowhere"):
         store.import_layer(store.blobs.put(upper), diff_id_of(upper), below.chain_id)
+
+
+def test_trees_are_spread_over_the_disk_where_that_is_possible(tmp_path: Path) -> None:
+    spread(tmp_path)
+    spread(tmp_path)
+    (tmp_path / "tree").mkdir()
+    spread(tmp_path / "nowhere")
+    listed = subprocess.run(["lsattr", "-d", str(tmp_path), str(tmp_path / "tree")], capture_output=True, text=True)
+    if listed.returncode == 0:  # ext4 and its like
+        parent, tree = (line.split()[0] for line in listed.stdout.splitlines())
+        assert "T" in parent
+        assert "T" not in tree, "what is in a tree stays together"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +16,6 @@ from engine.images.catalog import Catalog
 from engine.images.config import ContainerConfig, History, ImageConfig, RootFS
 from engine.images.image import Deleted, Image, ImageUser
 from engine.images.manifest import Manifest, parse
-from engine.images.overlay import discard, prepare
 from engine.images.reference import Reference
 from engine.images.store import ImageStore
 
@@ -383,25 +381,6 @@ def test_collection_beside_building(store: ImageStore, make_image: Make) -> None
         thread.join()
     assert problems == []
     assert [image.id for image in store.list()] == [image.id]
-
-
-# -- overlays
-
-
-def test_an_upper_folder_looks_as_the_root_below(tmp_path: Path) -> None:
-    lower = tmp_path / "lower"
-    lower.mkdir()
-    lower.chmod(0o711)
-    os.chown(lower, 5, 6)
-    made = prepare(tmp_path / "container", (lower,), id_shift=1000)
-    found = made.upper.stat()
-    assert (found.st_mode & 0o7777, found.st_uid, found.st_gid) == (0o711, 1005, 1006)
-    (made.upper / "written").write_text("x")
-    again = prepare(tmp_path / "container", ())
-    assert list(again.upper.iterdir()) == []
-    discard(tmp_path / "container")
-    assert list((tmp_path / "container").iterdir()) == []
-    discard(tmp_path / "nowhere")
 
 
 def test_configs_are_read_once(store: ImageStore) -> None:
