@@ -111,29 +111,33 @@ class Checkout:
         told: dict[str, int | None] = {}
         swept, cancelled = 0.0, False
         with self._interruptible(), ThreadPoolExecutor(self._concurrency, thread_name_prefix="stage") as pool:
-            while True:
-                self._news.clear()
-                now = time.monotonic()
-                ready = list(self.store.advance(run))
-                if now - swept >= _SWEEP_SECONDS:
-                    swept = now
-                    self.store.heartbeat(Heartbeat(worker=WORKER))
-                    ready += self.store.sweep().ready
-                for hint in ready:
-                    if hint.run == run:
-                        pool.submit(self._attempt, hint.attempt)
-                view = self.store.get_run(run)
-                self._tell(view, progress, told)
-                if self._failure is not None:
-                    self._cancel(run, "an unexpected error")
-                    raise self._failure
-                if view.state in RUN_ENDED:
-                    return view
-                if self._interrupts and not cancelled:
-                    cancelled = True
-                    self._cancel(run, "interrupted")
-                self._ask(view, progress, approve)
-                self._news.wait(_POLL)
+            try:
+                while True:
+                    self._news.clear()
+                    now = time.monotonic()
+                    ready = list(self.store.advance(run))
+                    if now - swept >= _SWEEP_SECONDS:
+                        swept = now
+                        self.store.heartbeat(Heartbeat(worker=WORKER))
+                        ready += self.store.sweep().ready
+                    for hint in ready:
+                        if hint.run == run:
+                            pool.submit(self._attempt, hint.attempt)
+                    view = self.store.get_run(run)
+                    self._tell(view, progress, told)
+                    if self._failure is not None:
+                        raise self._failure
+                    if view.state in RUN_ENDED:
+                        return view
+                    if self._interrupts and not cancelled:
+                        cancelled = True
+                        self._cancel(run, "interrupted")
+                    self._ask(view, progress, approve)
+                    self._news.wait(_POLL)
+            except BaseException:
+                # Nobody looks any more: such as a reader that has seen enough.
+                self._cancel(run, "its process ended")
+                raise
 
     def _attempt(self, attempt: str) -> None:
         try:

@@ -199,6 +199,19 @@ def test_an_interruption_stops_everything(
     assert "Traceback" not in text
 
 
+def test_a_reader_that_has_seen_enough_ends_the_run(checkout: Path) -> None:
+    Path("pipelines.yaml").write_text(
+        "pipelines: {p: [{run: {image: 'busybox:1.35', run: ['while sleep 0.1; do echo more; done']}}]}"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    process = subprocess.Popen([sys.executable, "-m", "cli", "run"], stdout=subprocess.PIPE, env=environment)
+    assert process.stdout is not None
+    while b"more" not in process.stdout.readline():
+        assert process.poll() is None
+    process.stdout.close()
+    assert process.wait(30) == 1
+
+
 def test_what_a_killed_run_left_is_removed_by_the_next(
     start: Callable[[], subprocess.Popen[bytes]], shipway: Shipway
 ) -> None:
