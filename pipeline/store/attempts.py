@@ -247,7 +247,7 @@ def append_logs(connection: Connection, context: Context, attempt: str, token: s
             "seq": line.seq,
             "stream": line.stream,
             "time": line.time,
-            "text": mask(line.text, values).replace("\0", "\N{REPLACEMENT CHARACTER}"),
+            "text": mask(line.text, values),
         }
         for line in lines
     ]

@@ -13,8 +13,10 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
 )
+from sqlalchemy.engine.interfaces import Dialect
 
 metadata = MetaData(
     naming_convention={
@@ -26,8 +28,19 @@ metadata = MetaData(
 )
 
 
+class AnyText(TypeDecorator[str]):
+    """Text of strangers: PostgreSQL takes no NUL, SQLite does; both keep a mark in its place."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """SQLAlchemy calls it with each value on its way in."""
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}") if value is not None else None
+
+
 def _text(name: str, *, null: bool = False) -> Column[str]:
-    return Column(name, Text, nullable=null, default="" if not null else None)
+    return Column(name, AnyText, nullable=null, default="" if not null else None)
 
 
 def _time(name: str, *, null: bool = True) -> Column[float]:

@@ -35,6 +35,17 @@ def test_events_wait_in_order_until_they_are_done_with(line: Line) -> None:
     assert [event.message for _, event in line.store.pending_events()] == ["a", "c\N{SNOWMAN}"]
 
 
+def test_no_text_of_a_stranger_breaks_the_database(line: Line) -> None:
+    event = push(message="nul \0 \N{SNOWMAN}\n", author="\0", ref="refs/heads/a\0b")
+    number = line.store.record_event(event, hook="h", delivery="d")
+    assert line.store.pending_events() == [(number, event)]
+    run = line.begin(stage("a"), event=event, event_id=number, title="\0")
+    line.do(run, "a", FAILED, error="it said \0")
+    view = line.run(run)
+    assert (view.message, view.author, view.branch) == ("nul \ufffd \N{SNOWMAN}", "\ufffd", "a\ufffdb")
+    assert view.reason == "a: it said \ufffd"
+
+
 def test_an_event_makes_one_run_a_pipeline(line: Line) -> None:
     number = line.store.record_event(push())
     plans = [Plan(pipeline=name, stages=(stage("a"),)) for name in ("web", "api")]
