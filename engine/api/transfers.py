@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import msgspec
 from aiohttp import web
@@ -51,20 +51,29 @@ def _names_one(name: str) -> bool:
 
 
 async def _pull(call: Call, reference: Reference, auth: Auth | None, say: progress.Say) -> None:
+    """Says nothing until the image is found: what is not there is then told by the answer's status."""
     before = _known(call, reference)
-    say({"status": f"Pulling from {reference.path}", "id": reference.tag or reference.digest})
+    begun = False
+
+    def tell(message: dict[str, Any]) -> None:
+        nonlocal begun
+        if not begun:
+            begun = True
+            say({"status": f"Pulling from {reference.path}", "id": reference.tag or reference.digest})
+        say(message)
+
     image = await pull(
         call.rooms.registry,
         reference,
         call.rooms.images,
         platform=call.text("platform") or None,
         auth=auth,
-        progress=progress.Layers(say, call.rooms.metrics.layer_bytes.labels("in")),
+        progress=progress.Layers(tell, call.rooms.metrics.layer_bytes.labels("in")),
     )
     digest = image.manifest.digest if image.manifest else image.id
-    say({"status": f"Digest: {digest}"})
+    tell({"status": f"Digest: {digest}"})
     state = "Image is up to date" if before == image.id else "Downloaded newer image"
-    say({"status": f"Status: {state} for {reference.familiar}"})
+    tell({"status": f"Status: {state} for {reference.familiar}"})
     publish(call, "pull", reference.familiar, {"name": reference.familiar_repository})
 
 

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import docker
+import pytest
+
+from tests.engine.api.wire import BUSYBOX, Wire
+
+pytestmark = pytest.mark.kernel
+
+
+def test_a_network_and_its_containers(client: docker.DockerClient) -> None:
+    made = client.networks.create("net", labels={"k": "v"})
+    one = client.containers.run(BUSYBOX, ["sleep", "600"], detach=True, name="one", network="net")
+    assert client.containers.run(BUSYBOX, "ping -c1 -W5 one", remove=True, network="net")
+    other = client.networks.create("other", internal=True)
+    other.connect(one, aliases=["uno"])
+    assert client.containers.run(BUSYBOX, "ping -c1 -W5 uno", remove=True, network="other")
+    one.reload()
+    assert set(one.attrs["NetworkSettings"]["Networks"]) == {"net", "other"}
+    other.reload()
+    assert [found["Name"] for found in other.attrs["Containers"].values()] == ["one"]
+    assert other.attrs["Internal"]
+    with pytest.raises(docker.errors.APIError, match="already exists in network other"):
+        other.connect(one)
+    with pytest.raises(docker.errors.APIError, match="has active endpoints"):
+        other.remove()
+    other.disconnect(one)
+    with pytest.raises(docker.errors.APIError, match="is not connected to network other"):
+        other.disconnect(one)
+    assert client.networks.list(filters={"label": "k=v"}) == client.networks.list(["net"]) == [made]
+    assert client.networks.prune()["NetworksDeleted"] == ["other"]
+
+
+def test_links(client: docker.DockerClient) -> None:
+    """The way of the default network, which has no names."""
+    client.containers.run(BUSYBOX, ["sleep", "600"], detach=True, name="target")
+    assert client.containers.run(BUSYBOX, "ping -c1 -W5 alias", remove=True, links={"target": "alias"})
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        ({"Name": ""}, 400, "invalid network name"),
+        ({"Name": "a/b"}, 400, "invalid network name"),
+        ({"Name": "a\nb"}, 400, "invalid network name"),
+        ({"Name": "bridge"}, 409, "already exists"),
+        ({"Name": "n", "IPAM": {"Config": [{"Subnet": "nonsense"}]}}, 400, "invalid subnet"),
+        ({"Name": "n", "Driver": "overlay"}, 404, 'network driver "overlay"'),
+    ],
+)
+def test_what_is_no_network(wire: Wire, body: dict[str, object], status: int, says: str) -> None:
+    answer = wire.ask("POST", "/networks/create", body)
+    assert (answer.status, says in answer.message) == (status, True), answer
+
+
+def test_predefined_networks_stay(wire: Wire) -> None:
+    assert {found["Name"] for found in wire.ask("GET", "/networks").json} >= {"bridge", "host", "none"}
+    answer = wire.ask("DELETE", "/networks/bridge")
+    assert (answer.status, "cannot be removed" in answer.message) == (403, True)
+    assert wire.ask("DELETE", "/networks/missing").message == "network missing not found"
+
+
+def test_volumes(client: docker.DockerClient) -> None:
+    made = client.volumes.create("store", labels={"k": "v"})
+    assert client.volumes.create("store").id == made.id
+    mounts = {"store": {"bind": "/data", "mode": "rw"}}
+    client.containers.run(BUSYBOX, "touch /data/kept", remove=True, volumes=mounts)
+    holder = client.containers.create(BUSYBOX, "ls /data", volumes=mounts)
+    assert [volume.name for volume in client.volumes.list(filters={"dangling": "false"})] == ["store"]
+    with pytest.raises(docker.errors.APIError, match="volume is in use"):
+        made.remove()
+    holder.start()
+    holder.wait()
+    assert holder.logs() == b"kept\n"
+    holder.remove()
+    assert client.volumes.prune()["VolumesDeleted"] == [], "by default only nameless ones go"
+    assert client.volumes.prune({"all": "true"})["VolumesDeleted"] == ["store"]
+    with pytest.raises(docker.errors.NotFound, match="no such volume"):
+        client.volumes.get("store")
+
+
+def test_nameless_volumes_go_with_their_container(client: docker.DockerClient) -> None:
+    client.containers.run(BUSYBOX, "true", detach=True, auto_remove=True, volumes=["/data"]).wait(condition="removed")
+    holder = client.containers.create(BUSYBOX, "true", volumes=["/data"])
+    assert len(client.volumes.list()) == 1
+    holder.remove(v=True)
+    assert client.volumes.list() == []
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "a\nb", "-x", "x"])
+def test_names_of_volumes_as_weapons(client: docker.DockerClient, name: str) -> None:
+    with pytest.raises(docker.errors.APIError, match="Invalid volume name"):
+        client.volumes.create(name)
