@@ -266,7 +266,7 @@ def _hard_link(files: dict[str, _Spooled], path: str, target: str) -> None:
     if known is None or known.entry.kind != FILE:
         raise InvalidInput(f"build context: {path} is a hard link to {target}, which is not there before it")
     if known.entry.same is None:
-        known = files[target] = known._replace(entry=known.entry._replace(same=target))
+        known = files[target] = known._replace(entry=known.entry._replace(same=(id(files), target)))
     files[path] = known
 
 

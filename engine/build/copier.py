@@ -42,10 +42,10 @@ class Copier:
 
         `upper` is the folder where an overlay at `root` keeps what is new: what goes into a folder that was not
         there is written to it directly, at half the cost. Only for a copier with one source, since an overlay
-        need not see what is done behind its back.
+        need not see what is done behind its back. `look` may change between two sources.
         """
         self._root = root
-        self._look = look
+        self.look = look
         self._upper = upper
         self._folder_path: str | None = None
         self._folder_fd = -1
@@ -63,7 +63,7 @@ class Copier:
 
     def make_folder(self, path: str, owner: tuple[int, int] | None = None) -> str:
         """mkdir -p, mode 0755; only new folders get `owner` (default: the copied files'). Its real path."""
-        return self._resolve(path, make=True, owner=owner or self._look.owner or (0, 0))[0]
+        return self._resolve(path, make=True, owner=owner or self.look.owner or (0, 0))[0]
 
     def put(self, tree: Tree, picked: Picked, destination: str, *, into: bool, excludes: Sequence[str] = ()) -> None:
         """Copies one source to the absolute `destination`; `into` says that it is a folder.
@@ -139,7 +139,7 @@ class Copier:
     @contextlib.contextmanager
     def _behind(self, path: str) -> Iterator[Copier]:
         root = openat2(self._upper, path or ".", os.O_PATH | os.O_DIRECTORY, resolve=_PLAIN)
-        direct = Copier(root, self._look)
+        direct = Copier(root, self.look)
         try:
             yield direct
         finally:
@@ -200,10 +200,10 @@ class Copier:
         else:
             kind = {CHAR: stat.S_IFCHR, BLOCK: stat.S_IFBLK}.get(entry.kind, stat.S_IFIFO)
             os.mknod(name, kind | 0o600, entry.device, dir_fd=parent)
-        uid, gid = self._look.owner or (entry.uid, entry.gid)
+        uid, gid = self.look.owner or (entry.uid, entry.gid)
         os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
         if entry.kind != LINK:
-            mode = self._look.mode(entry.mode, False) if self._look.mode else entry.mode
+            mode = self.look.mode(entry.mode, False) if self.look.mode else entry.mode
             os.chmod(name, mode, dir_fd=parent)
         times = (self._time(entry), self._time(entry))
         os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
@@ -230,10 +230,10 @@ class Copier:
             raise
 
     def _finish(self, fd: int, entry: Entry, xattrs: dict[str, bytes]) -> None:
-        uid, gid = self._look.owner or (entry.uid, entry.gid)
+        uid, gid = self.look.owner or (entry.uid, entry.gid)
         os.fchown(fd, uid, gid)
         # After the owner: changing it takes set-id bits and capabilities away.
-        os.fchmod(fd, self._look.mode(entry.mode, False) if self._look.mode else entry.mode)
+        os.fchmod(fd, self.look.mode(entry.mode, False) if self.look.mode else entry.mode)
         for name, value in xattrs.items():
             os.setxattr(fd, name, value)
         os.utime(fd, ns=(self._time(entry), self._time(entry)))
@@ -243,9 +243,9 @@ class Copier:
     def _dress_folder(self, path: str, entry: Entry, xattrs: dict[str, bytes]) -> None:
         fd = openat2(self._root, path or ".", os.O_RDONLY | os.O_DIRECTORY, resolve=_PLAIN)
         try:
-            uid, gid = self._look.owner or (entry.uid, entry.gid)
+            uid, gid = self.look.owner or (entry.uid, entry.gid)
             os.fchown(fd, uid, gid)
-            os.fchmod(fd, self._look.mode(entry.mode, True) if self._look.mode else entry.mode)
+            os.fchmod(fd, self.look.mode(entry.mode, True) if self.look.mode else entry.mode)
             for name, value in xattrs.items():
                 os.setxattr(fd, name, value)
         finally:
@@ -259,7 +259,7 @@ class Copier:
             os.close(fd)
 
     def _time(self, entry: Entry) -> int:
-        latest = self._look.latest_ns
+        latest = self.look.latest_ns
         return entry.mtime_ns if latest is None else min(entry.mtime_ns, latest)
 
     def _is_folder(self, real: str) -> bool:

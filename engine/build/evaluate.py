@@ -295,7 +295,7 @@ class _Walk:
 
     def _transfer(self, step: i.Transfer, sources: tuple[str, ...], **more: Any) -> None:
         destination = self._scope.word(step.destination)
-        into = destination in ("", ".") or destination.endswith(("/", "/."))
+        into = destination in ("", ".") or destination.endswith(("/", "/.")) or bool(more.get("parents"))
         if len(sources) + len(step.inline) > 1 and not into:
             raise DockerfileError(
                 f"When using {step.keyword} with more than one source file, "

@@ -39,7 +39,7 @@ def unpacked(source: Source, scratch: Path) -> tuple[Source, SpooledContext] | N
         file.seek(0)
         content = spool(decompressed(cast(BinaryIO, file)), scratch, own_root=False)
     tree = content.tree()
-    return Source(tree, Picked("", "", Entry(FOLDER, 0o755, 0, 0, 0, 0)), unpacked=True), content
+    return Source(tree, Picked("", "", Entry(FOLDER, 0o755, 0, 0, 0, 0)), unpacked=True, archive=True), content
 
 
 def _is_header(block: bytes) -> bool:

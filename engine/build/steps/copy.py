@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.build.actions import CopyFiles, MakeFolder
@@ -20,11 +20,12 @@ from engine.build.trees import FolderTree, Tree
 
 @dataclass(frozen=True)
 class Source:
-    """One thing to copy. An `unpacked` archive's content goes into the destination whatever its form."""
+    """One thing to copy. What came `unpacked` goes into the destination in any case; an `archive` keeps its modes."""
 
     tree: Tree
     picked: Picked
     unpacked: bool = False
+    archive: bool = False
 
 
 def copy_files(
@@ -49,6 +50,8 @@ def copy_files(
         try:
             into = copy.into or len(sources) + len(copy.inline) > 1
             for source in sources:
+                # Of an archive --chown changes the owners, and --chmod nothing: so BuildKit has it.
+                copier.look = replace(look, mode=None) if source.archive else look
                 copier.put(
                     source.tree,
                     source.picked,
@@ -56,6 +59,7 @@ def copy_files(
                     into=into or source.unpacked,
                     excludes=copy.excludes,
                 )
+            copier.look = look
             for file in copy.inline:
                 copier.write_file(file.content, file.name, copy.destination, into=into, mode=0o644, mtime_ns=now)
             return copier.changed

@@ -22,10 +22,10 @@ BASE_GROUP = "root:x:0:\nnogroup:x:65534:\n"
 _SURROUNDINGS = ("dev", "proc", "sys", "run", "etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab")
 
 
-def cases() -> dict[str, str]:
+def cases(file: str = "cases.txt") -> dict[str, str]:
     """Name → Dockerfile."""
     found: dict[str, str] = {}
-    for part in (HERE / "cases.txt").read_text().split("\n### ")[1:]:
+    for part in (HERE / file).read_text().split("\n### ")[1:]:
         name, _, text = part.partition("\n")
         found[name] = text if text.endswith("\n") else text + "\n"
     return found
