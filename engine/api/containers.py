@@ -52,8 +52,8 @@ async def create(call: Call) -> web.StreamResponse:
     container = await call.rooms.containers.create(
         call.text("name") or None,
         config,
-        from_json(HostConfig, host_config or {}),
-        from_json(NetworkingConfig, networking or {}),
+        from_json(HostConfig, {} if host_config is None else host_config),
+        from_json(NetworkingConfig, {} if networking is None else networking),
     )
     return answer.json({"Id": container.id, "Warnings": validation.warnings(container.host_config)}, 201)
 

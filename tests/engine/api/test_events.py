@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+
+import docker
+import pytest
+
+from tests.engine.api.wire import BUSYBOX, Wire
+
+pytestmark = pytest.mark.kernel
+
+
+def _since(client: docker.DockerClient, at: float, **filters: object) -> list[dict[str, object]]:
+    """What happened from then until now."""
+    with contextlib.closing(client.events(since=at, until=time.time(), filters=filters, decode=True)) as events:
+        return list(events)
+
+
+def test_a_life_in_events(client: docker.DockerClient) -> None:
+    begun = time.time()
+    made = client.containers.run(BUSYBOX, "sleep 600", detach=True, name="told", labels={"k": "v"})
+    made.pause()
+    made.unpause()
+    made.rename("retold")
+    made.kill()
+    made.wait()
+    image = made.commit("told", "1")
+    made.remove()
+    client.images.remove("told:1")
+    events = _since(client, begun, container=made.id)
+    assert [event["Action"] for event in events] == [
+        *("create", "start", "pause", "unpause", "rename", "kill", "die", "commit", "destroy")
+    ]
+    die = next(event for event in events if event["Action"] == "die")
+    attributes = die["Actor"]["Attributes"]  # type: ignore[index]
+    assert (attributes["exitCode"], attributes["k"], attributes["image"]) == ("137", "v", BUSYBOX)
+    assert (die["status"], die["id"], die["from"]) == ("die", made.id, BUSYBOX)
+    assert die["timeNano"] // 10**9 == die["time"]  # type: ignore[operator]
+    told = _since(client, begun, type="image")
+    assert [(event["Action"], event["Actor"]["ID"]) for event in told] == [  # type: ignore[index]
+        ("tag", image.id),
+        ("untag", image.id),
+        ("delete", image.id),
+    ]
+    networks = [event["Action"] for event in _since(client, begun, type="network")]
+    assert networks == ["connect", "disconnect"]
+    assert [event["Action"] for event in _since(client, begun, event=["die", "start"])] == ["start", "die"]
+    assert _since(client, begun, label="k=w") == []
+
+
+def test_nothing_is_lost_once_the_headers_are_out(wire: Wire, client: docker.DockerClient) -> None:
+    with wire.stream("GET", '/events?filters={"type":["volume"]}', until=b"\r\n\r\n") as connection:
+        wire.ask("POST", "/volumes/create", {"Name": "told"})
+        said = b""
+        while not said.rstrip().endswith(b"}"):
+            said += connection.recv(4096)
+    event = json.loads(said[said.index(b"{") : said.rindex(b"}") + 1])
+    assert (event["Action"], event["Actor"]["ID"]) == ("create", "told")
+
+
+@pytest.mark.parametrize("query", ["since=2&until=1", "filters=x", 'filters={"x":["y"]}', "since=yesterday"])
+def test_what_is_no_question(wire: Wire, query: str) -> None:
+    assert wire.ask("GET", f"/events?{query}").status == 400
