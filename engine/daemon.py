@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -97,11 +98,12 @@ async def _serve(config: EngineConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, stopping, number)
 
+    context = tls_context(config.tls) if config.tls else None
     sockets = [one for host in config.hosts for one in listen(host, group=config.group)]
     try:
         rooms = await _open(config)
         try:
-            await _listen(config, rooms, sockets, stopping)
+            await _listen(rooms, sockets, context, stopping)
         finally:
             await _close(rooms)
     finally:
@@ -123,6 +125,15 @@ def _stop(stopping: asyncio.Event, number: int) -> None:
 async def _open(config: EngineConfig) -> Rooms:
     """All rooms, each with what it found reconciled."""
     launcher = await Launcher.connect(config.exec_root, config.cgroup_parent)
+    try:
+        return await _open_on(config, launcher)
+    except BaseException:
+        # A zygote without containers is nobody's; one with some waits for an engine that starts.
+        await (launcher.close() if await launcher.list() else launcher.shutdown())
+        raise
+
+
+async def _open_on(config: EngineConfig, launcher: Launcher) -> Rooms:
     images = ImageStore(config.data_root / "images")
     networks = Networks(config, config.data_root / "networks")
     await networks.start()
@@ -147,7 +158,9 @@ async def _open(config: EngineConfig) -> Rooms:
     )
 
 
-async def _listen(config: EngineConfig, rooms: Rooms, sockets: list[socket.socket], stopping: asyncio.Event) -> None:
+async def _listen(
+    rooms: Rooms, sockets: list[socket.socket], context: ssl.SSLContext | None, stopping: asyncio.Event
+) -> None:
     api = Api(rooms)
     server = api.server()
     loop = asyncio.get_running_loop()
@@ -156,17 +169,17 @@ async def _listen(config: EngineConfig, rooms: Rooms, sockets: list[socket.socke
         if one.family == socket.AF_UNIX:
             listeners.append(await loop.create_unix_server(server, sock=one))
             continue
-        if config.tls is None:
+        if context is None:
             where = "tcp://{}:{}".format(*one.getsockname()[:2])
             _log.warning("%s is open to everyone who can reach it: they are root here; use --tlsverify", where)
             listeners.append(await loop.create_server(server, sock=one))
         else:
-            gateway = Gateway(tls_context(config.tls), server)
+            gateway = Gateway(context, server)
             listeners.append(await asyncio.start_server(gateway.serve, sock=one))
     # What has been loaded so far stays: the collector need not look at it again.
     gc.collect()
     gc.freeze()
-    _log.info("engine %s listens at %s", config.instance, ", ".join(config.hosts))
+    _log.info("engine %s listens at %s", rooms.config.instance, ", ".join(rooms.config.hosts))
     _notify("READY=1")
     keeping = asyncio.create_task(_keep_house(rooms))
     await stopping.wait()
