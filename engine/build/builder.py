@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from engine.build import progress, sharedcache
+from engine.build import checks, progress, sharedcache
 from engine.build.addresses import AddressPolicy
 from engine.build.cachemounts import CacheMounts
 from engine.build.context import Context, FolderContext, read_dockerfile_bytes, read_ignore_rules
@@ -20,10 +20,12 @@ from engine.build.evaluate import printable
 from engine.build.flights import Flights
 from engine.build.graph import plan_stages
 from engine.build.instructions import Dockerfile
-from engine.build.interpret import read_dockerfile
+from engine.build.interpret import interpret
+from engine.build.parser import parse
 from engine.build.platforms import PROXY_ARGS, automatic_args
 from engine.build.ports import Caches, Pull, RunStep
 from engine.build.prepare import Preparation, ReadyStage
+from engine.build.problems import DockerfileError
 from engine.build.progress import Progress
 from engine.build.recall import Recall
 from engine.build.remotecontext import RemoteContext, fetched
@@ -127,9 +129,9 @@ class Builder:
             source = request.dockerfile_content
             if source is None:
                 source = await in_thread(lambda: read_dockerfile_bytes(whole, request.dockerfile))
-            dockerfile = read_dockerfile(source)
-            for warning in dockerfile.warnings:
-                tell(progress.Notice(warning))
+            syntax = parse(source)
+            dockerfile = interpret(syntax)
+            settings = checks.settings_of(syntax, request.build_args)
             rules = await in_thread(lambda: read_ignore_rules(whole, request.dockerfile))
             tree: Tree = EmptyTree() if context is None else await in_thread(lambda: context.tree(rules))
             opened.callback(tree.close)
@@ -147,6 +149,9 @@ class Builder:
                 dockerfile, graph, variables, request.build_args, target, self._images, pull, request.pull, tell
             )
             stages = await preparation.run()
+            findings = [*checks.check_file(syntax, dockerfile), *checks.check_openings(dockerfile, variables)]
+            findings += _findings(stages)
+            _report(checks.chosen(findings, syntax, settings), settings, tell)
             for name in _unconsumed(request, dockerfile, stages.values()):
                 tell(progress.Notice(f"build-arg {name} was not consumed: no ARG declares it"))
             shared = await self._import(request, caches, tell)
@@ -165,7 +170,7 @@ class Builder:
                 tree,
                 preparation,
                 stages,
-                _epoch(request),
+                _epoch(request, variables),
                 tell,
             )
             standing, config = await solver.solve(graph.target)
@@ -211,14 +216,33 @@ class Builder:
                 tell(progress.Notice(f"--cache-to {name}: {error}"))
 
 
+def _findings(stages: Mapping[int, ReadyStage]) -> Iterator[checks.Finding]:
+    for ready in stages.values():
+        base = ready.planned.base
+        below = stages[base].work.config if isinstance(base, int) else ready.image.config if ready.image else None
+        has_shell = below is not None and bool(below.config.shell)
+        yield from checks.check_stage(ready.planned.stage, has_shell=has_shell)
+        yield from ready.work.findings
+
+
+def _report(findings: Iterable[checks.Finding], settings: checks.Settings, tell: Progress) -> None:
+    """Raises DockerfileError where the Dockerfile wants its findings to be errors."""
+    for finding in findings:
+        tell(progress.Notice(f"{finding.rule}: {finding.message}", finding.line))
+    rules = sorted({finding.rule for finding in findings})
+    if settings.error and rules:
+        raise DockerfileError(f"lint violation found for rules: {', '.join(rules)}")
+
+
 def _context(request: BuildRequest) -> Context | None:
     if isinstance(request.context, Path):
         return FolderContext(request.context)
     return request.context
 
 
-def _epoch(request: BuildRequest) -> int | None:
-    text = request.build_args.get(_EPOCH, "")
+def _epoch(request: BuildRequest, variables: Mapping[str, str]) -> int | None:
+    """The build argument's, or what an ARG before the first FROM says."""
+    text = request.build_args.get(_EPOCH, variables.get(_EPOCH, ""))
     if not text:
         return None
     if not re.fullmatch(r"[0-9]{1,12}", text):
@@ -230,7 +254,11 @@ def _unconsumed(request: BuildRequest, dockerfile: Dockerfile, stages: Iterable[
     """The --build-args that nothing in the built stages has asked for."""
     asked = {name.name for arg in dockerfile.global_args for name in arg.declared}
     asked |= {name for stage in stages for name in stage.work.args}
-    return [name for name in request.build_args if name not in asked | PROXY_ARGS | {_EPOCH, sharedcache.ASKED_BY}]
+    return [
+        name
+        for name in request.build_args
+        if name not in asked | PROXY_ARGS | {_EPOCH, sharedcache.ASKED_BY, checks.ASKED_BY}
+    ]
 
 
 async def build(

@@ -13,6 +13,7 @@ import msgspec
 
 from engine.build import instructions as i
 from engine.build.actions import Action, ChangeConfig, CopyFiles, InlineFile, MakeFolder, RunCommand
+from engine.build.checks import Finding
 from engine.build.checksums import check_checksum
 from engine.build.devicerequests import parse_device
 from engine.build.expand import ExpansionError
@@ -24,7 +25,7 @@ from engine.build.modes import parse_mode
 from engine.build.mounts import Mount, parse_mount
 from engine.build.parser import heredoc_of
 from engine.build.platforms import PROXY_ARGS
-from engine.build.problems import DockerfileError
+from engine.build.problems import DockerfileError, did_you_mean
 from engine.build.remote import is_git, is_url, parse_git
 from engine.build.scope import Scope
 from engine.images.config import ContainerConfig, Healthcheck, ImageConfig
@@ -51,6 +52,7 @@ class Base:
 
     config: ImageConfig
     args: Mapping[str, str | None] = field(default_factory=dict)
+    workdir_given: bool = False  # by this Dockerfile: whatever follows does not depend on an image's
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Evaluated:
     config: ImageConfig
     args: Mapping[str, str | None]
     undeclared: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+    workdir_given: bool = False
 
 
 def evaluate(steps: Sequence[i.Instruction], base: Base, around: Surroundings) -> Evaluated:
@@ -90,14 +94,28 @@ class _Walk:
             self._set(env=(*self._config.env, f"PATH={DEFAULT_PATH}"))
         self._scope = Scope(self._config.env, around.global_args, around.build_args, around.escape, base.args)
         self._cmd_given = False
+        self._workdir_given = base.workdir_given
+        self._findings: list[Finding] = []
         self._actions: list[Action] = []
 
     def result(self) -> Evaluated:
         image = msgspec.structs.replace(self._image, config=self._config)
-        return Evaluated(tuple(self._actions), image, dict(self._scope.args), self._scope.undeclared())
+        return Evaluated(
+            tuple(self._actions),
+            image,
+            dict(self._scope.args),
+            self._scope.undeclared(),
+            tuple(self._findings),
+            self._workdir_given,
+        )
 
     def take(self, step: i.Instruction) -> None:
+        self._scope.missed.clear()
+        known = list(self._scope)
         _HANDLERS[type(step)](self, step)
+        for name in sorted(self._scope.missed):
+            hint = did_you_mean(name, known).replace("mean ", "mean $")
+            self._findings.append(Finding("UndefinedVar", step.line, f"Usage of undefined variable '${name}'{hint}"))
 
     def _set(self, **changes: Any) -> None:
         self._config = msgspec.structs.replace(self._config, **changes)
@@ -149,6 +167,10 @@ class _Walk:
 
     def workdir(self, step: i.Workdir) -> None:
         given = self._scope.word(step.path)
+        if not self._workdir_given and not given.startswith("/"):
+            message = f'Relative workdir "{given}" can have unexpected results if the base image changes'
+            self._findings.append(Finding("WorkdirRelativePath", step.line, message))
+        self._workdir_given = True
         path = clean(posixpath.join("/", self._config.working_dir or "/", given))
         self._set(working_dir=printable(path))
         if path == "/":
@@ -168,6 +190,13 @@ class _Walk:
     def expose(self, step: i.Expose) -> None:
         words = [word for port in step.ports for word in self._scope.words(port)]
         ports = [port for word in words for port in exposed_ports(word)]
+        for word in words:
+            if word.partition("/")[2] != word.partition("/")[2].lower():
+                message = f"Defined protocol '{word}' in EXPOSE instruction should be lowercase"
+                self._findings.append(Finding("ExposeProtoCasing", step.line, message))
+            if ":" in word:
+                message = f"EXPOSE instruction should not define an IP address or host-port mapping, found '{word}'"
+                self._findings.append(Finding("ExposeInvalidFormat", step.line, message))
         self._set(exposed_ports={**self._config.exposed_ports, **{port: {} for port in ports}})
         self._change(step, f"EXPOSE {plain_list(ports)}")
 

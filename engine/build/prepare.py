@@ -87,7 +87,7 @@ class Preparation:
         image: Image | None = None
         if isinstance(planned.base, int):
             parent = await self._stage(planned.base)
-            base = Base(parent.work.config, parent.work.args)
+            base = Base(parent.work.config, parent.work.args, parent.work.workdir_given)
         elif planned.base is None:
             platform = planned.platform or self._target
             base = Base(empty_config(platform.architecture, platform.os, platform.variant))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from engine.build.expand import Expanded, ExpansionError, Rules, expand, read, split
+from engine.build.expand import Expanded, ExpansionError, Rules, expand, read
 from engine.build.instructions import Arg
 from engine.build.problems import DockerfileError
 
@@ -45,6 +45,8 @@ class Scope(Mapping[str, str]):
             name, _, value = pair.partition("=")
             self.env[name] = value
         self.args: dict[str, str | None] = dict(inherited or {})
+        self.missed: set[str] = set()
+        """Names that words asked for in vain."""
         self._globals = globals_
         self._given = given
         self._rules = Rules(escape=escape)
@@ -69,7 +71,7 @@ class Scope(Mapping[str, str]):
         if name in self._given:
             value: str | None = self._given[name]
         elif default is not None:
-            value = expand(default, self, self._rules)
+            value = self.word(default)
         else:
             value = self._globals.get(name)
         self.args[name] = value
@@ -81,18 +83,24 @@ class Scope(Mapping[str, str]):
 
     def word(self, text: str) -> str:
         """`text` expanded as one word. Raises ExpansionError."""
-        return expand(text, self, self._rules)
+        found = read(text, self, self._rules)
+        self._note(found)
+        return found.text
 
     def words(self, text: str) -> tuple[str, ...]:
         """`text` expanded and split. Raises ExpansionError."""
-        return split(text, self, self._rules)
+        found = read(text, self, self._rules)
+        self._note(found)
+        return found.words
 
-    def read(self, text: str) -> Expanded:
-        return read(text, self, self._rules)
+    def _note(self, found: Expanded) -> None:
+        self.missed |= found.unknown - self.args.keys()
 
     def body(self, text: str) -> str:
         """A heredoc's body: its quotes are its own, and the backslash escapes. Raises ExpansionError."""
-        return expand(text, self, Rules(plain_quotes=True))
+        found = read(text, self, Rules(plain_quotes=True))
+        self._note(found)
+        return found.text
 
     @property
     def run_args(self) -> dict[str, str]:
