@@ -1,0 +1,38 @@
+"""kill -9 in the middle of a pull or a push: the store is whole, the registry too, and it is done again."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.kernel
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder that costs no disk: the kernel keeps what a killed process has written, so memory will do."""
+    root = Path("/dev/shm")
+    folder = Path(tempfile.mkdtemp(prefix="shipway-", dir=root if root.is_dir() else None))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("operation", ["pull", "push"])
+def test_killed_at_any_moment(memory: Path, operation: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.engine.registry.crashes", operation, str(memory)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout) >= 50, "so often was it killed"
