@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import msgspec
@@ -37,8 +38,9 @@ class _DockerEntry(msgspec.Struct, rename="pascal"):
 
 
 def load(store: ImageStore, stream: BinaryIO, *, platform: Platform | None = None) -> list[Image]:
-    """Loads every image of an archive and its names. Raises InvalidInput for what is no such archive.
+    """Loads every image of an archive and its names: each has the `tags` that the archive gave it, and no others.
 
+    Raises InvalidInput for what is no such archive.
     An image whose parts are damaged or missing is not added.
     """
     files: dict[str, str] = {}
@@ -105,9 +107,10 @@ class _Archive:
             for name, diff_id in zip(entry.layers, config.rootfs.diff_ids, strict=True):
                 parent = self._layer(self._digest(name), diff_id, parent)
             image = self._store.create_loaded(config_digest)
-            for tag in entry.repo_tags or ():
-                self._store.tag(image.id, Reference.parse(tag))
-            yield self._store.get(image.id)
+            tags = [Reference.parse(tag) for tag in entry.repo_tags or ()]
+            for tag in tags:
+                self._store.tag(image.id, tag)
+            yield replace(self._store.get(image.id), tags=tuple(tag.familiar for tag in tags))
 
     def _layer(self, blob: str, diff_id: str, parent: str | None) -> str:
         """Plain tars are packed: an image that is pushed on should not grow."""
@@ -142,7 +145,7 @@ class _Archive:
             image = self._store.register_manifest(None, data, descriptor.media_type)
             if name is not None:
                 self._store.tag(image.id, name)
-            yield self._store.get(image.id)
+            yield replace(self._store.get(image.id), tags=(name.familiar,) if name is not None else ())
         if not seen:
             raise InvalidInput("archive's index.json lists no container image")
 
