@@ -88,19 +88,20 @@ class Builder:
         return fetched(address, self._config.data_root / "build" / "steps", self._policy, agent)
 
     async def prune(self, unused_for: float = _KEEP_SECONDS) -> int:
-        """Forgets results that were not used for so many seconds. Returns the bytes freed.
+        """Forgets results and cache mounts that were not used for so many seconds. Returns the bytes freed.
 
         What builds that run now stand on goes only after them.
         """
+        mounts = await in_thread(partial(self.cache_mounts.prune, unused_for))
         before = self.cache.chains()
         await in_thread(partial(self.cache.prune, time.time() - unused_for))
         kept = self.cache.chains()
         self._outgoing.append(self._lease)
         self._lease = self._images.lease(*kept, seconds=_KEEP_SECONDS)
         if self._building:
-            return 0
+            return mounts
         self._release_outgoing()
-        return await in_thread(partial(self._images.drop_loose, sorted(before - kept)))
+        return mounts + await in_thread(partial(self._images.drop_loose, sorted(before - kept)))
 
     def _release_outgoing(self) -> None:
         while self._outgoing:

@@ -6,12 +6,19 @@ https://docs.docker.com/reference/dockerfile/#run---mounttypecache
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import os
+import secrets
 import shutil
-from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+
+_STAMP = ".used"
+"""Beside each cache a file whose time says when it was last used: its folder's own time is what steps make it."""
 
 
 class CacheMounts:
@@ -21,6 +28,7 @@ class CacheMounts:
         self._root = root
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._private: defaultdict[str, set[int]] = defaultdict(set)
+        self._users: Counter[str] = Counter()
 
     @asynccontextmanager
     async def use(self, name: str, sharing: str, fill: Callable[[Path], None]) -> AsyncIterator[Path]:
@@ -32,17 +40,30 @@ class CacheMounts:
         key = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
         if sharing == "locked":
             async with self._locks[key]:
-                yield self._folder(key, fill)
+                with self._used(key):
+                    yield self._folder(key, fill)
         elif sharing == "private":
             taken = self._private[key]
             number = next(number for number in range(len(taken) + 1) if number not in taken)
             taken.add(number)
             try:
-                yield self._folder(f"{key}-{number}", fill)
+                with self._used(f"{key}-{number}"):
+                    yield self._folder(f"{key}-{number}", fill)
             finally:
                 taken.discard(number)
         else:
-            yield self._folder(key, fill)
+            with self._used(key):
+                yield self._folder(key, fill)
+
+    @contextmanager
+    def _used(self, name: str) -> Iterator[None]:
+        self._users[name] += 1
+        try:
+            yield
+        finally:
+            self._users[name] -= 1
+            with contextlib.suppress(FileNotFoundError):
+                (self._root / f"{name}{_STAMP}").touch()
 
     def _folder(self, key: str, fill: Callable[[Path], None]) -> Path:
         folder = self._root / key
@@ -55,13 +76,28 @@ class CacheMounts:
             half.rename(folder)
         return folder
 
-    def prune(self) -> int:
-        """Removes the caches that no step uses now; how many."""
-        busy = {key for key, lock in self._locks.items() if lock.locked()}
-        busy |= {f"{key}-{number}" for key, taken in self._private.items() for number in taken}
-        removed = 0
+    def prune(self, unused_for: float) -> int:
+        """Removes the caches that no step uses now or has used for so many seconds. Returns the bytes freed."""
+        before = time.time() - unused_for
+        freed = 0
         for folder in self._root.iterdir() if self._root.exists() else ():
-            if folder.name not in busy:
-                shutil.rmtree(folder, ignore_errors=True)
-                removed += 1
-        return removed
+            stamp = self._root / f"{folder.name}{_STAMP}"
+            if folder.name.endswith(_STAMP) or self._users[folder.name]:
+                continue
+            if (stamp if stamp.exists() else folder).stat().st_mtime > before:
+                continue
+            # Out of the way first: whoever asks for it now gets a new one.
+            gone = folder.rename(self._root / f"{secrets.token_hex(8)}.gone")
+            stamp.unlink(missing_ok=True)
+            freed += _size(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+        return freed
+
+
+def _size(folder: Path) -> int:
+    return sum(
+        status.st_blocks * 512
+        for parent, _, names in os.walk(folder)
+        for name in names
+        if (status := os.lstat(os.path.join(parent, name))).st_nlink == 1
+    )
