@@ -28,7 +28,6 @@ from engine.containers.lifecycle import Containers
 from engine.containers.model import Container
 from engine.errors import Conflict, EngineError, Forbidden, NotFound
 from engine.images.store import ImageStore
-from engine.kernel import libc
 from engine.network import Networks
 from engine.registry.client import RegistryClient
 from engine.runtime.launcher import Launcher
@@ -58,9 +57,6 @@ def serve(config: EngineConfig) -> None:
         for folder in dict.fromkeys((config.data_root.resolve(), config.exec_root.resolve())):
             held.enter_context(_alone(folder))
         held.enter_context(_pidfile(config.pidfile))
-        # Before any thread is there: mounts of our own die with us, and those of the host still come in.
-        libc.unshare(libc.CLONE_NEWNS)
-        libc.mount(None, "/", None, libc.MS_REC | libc.MS_SLAVE)
         asyncio.run(_serve(config))
 
 

@@ -109,7 +109,8 @@ class MountPoint(Struct, rename="pascal", kw_only=True):
     mode: str = ""
     rw: bool = field(name="RW", default=True)
     propagation: str = ""
-    # Not shown by the API: what is needed to make the mount.
+    # Not shown by the API: what is needed to make the mount. Of a bind: bind or rbind; create, a folder of the host
+    # that is not there; shallow, read-only but for what is mounted below.
     options: list[str] = []
     anonymous: bool = False
     copy_up: bool = False

@@ -114,6 +114,7 @@ def _from_request(request: MountRequest) -> MountPoint:
             raise InvalidInput(f"invalid mount config for type 'bind': propagation {propagation!r}")
         options = ["bind" if bind.non_recursive else "rbind"]
         options += ["create"] if bind.create_mountpoint else []
+        options += ["shallow"] if bind.read_only_non_recursive else []
         return MountPoint(
             type="bind",
             source=_source(request.source),

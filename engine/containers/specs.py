@@ -264,12 +264,13 @@ def _bind(destination: str, source: Path, *options: str) -> Mount:
 
 
 def _point(point: MountPoint, *, mapped: bool) -> Mount:
-    access = "rw" if point.rw else "ro"
     if point.type == "tmpfs":
-        options = ["nosuid", "noexec", "nodev", access, *point.options]
+        options = ["nosuid", "noexec", "nodev", "rw" if point.rw else "ro", *point.options]
         return Mount(destination=point.destination, type="tmpfs", source="tmpfs", options=options)
     options = [option for option in point.options if option in ("bind", "rbind")] or ["rbind"]
-    options += [point.propagation or "rprivate", access]
+    # As Docker since 25: with all that is mounted below it, unless somebody said otherwise.
+    deep = "rbind" in options and "shallow" not in point.options
+    options += [point.propagation or "rprivate", "rw" if point.rw else "rro" if deep else "ro"]
     # The host's files with the container's ids: root in there is root on what was given to it, as in Docker.
     options += ["ridmap"] if mapped else []
     source = f"{point.source}/{point.subpath}" if point.subpath else point.source

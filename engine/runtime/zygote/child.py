@@ -84,11 +84,11 @@ def _live(sync: socket.socket, request: dict[str, Any]) -> NoReturn:
         if spec.get("domainname") and _wants(spec, "uts"):
             libc.setdomainname(spec["domainname"])
         stage = "root filesystem"
-        root = rootfs.enter(spec, trees, _become_root)
+        null = rootfs.enter(spec, trees, _become_root)
         stage = "sysctl"
         for key, value in spec.get("linux", {}).get("sysctl", {}).items():
             _write(f"/proc/sys/{key.replace('.', '/')}", value)
-        rootfs.protect(spec, root)
+        rootfs.protect(spec, null)
         if process.get("terminal"):
             stage = "terminal"
             open_terminal(sync, process.get("consoleSize"), console=True)

@@ -14,6 +14,7 @@ from typing import Any
 from engine.kernel import libc
 from engine.kernel.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from engine.runtime.zygote.birth import outside
+from engine.runtime.zygote.ownmounts import HostMounts
 
 BENEATH = "x-beneath="
 """An option of a bind: its source is to be found below that folder, through no links. Not of the standard."""
@@ -23,6 +24,12 @@ _ATTRIBUTES = {
     "nosuid": libc.MOUNT_ATTR_NOSUID,
     "nodev": libc.MOUNT_ATTR_NODEV,
     "noexec": libc.MOUNT_ATTR_NOEXEC,
+    "nodiratime": libc.MOUNT_ATTR_NODIRATIME,
+}
+_TIMES = {
+    "relatime": 0,
+    "noatime": libc.MOUNT_ATTR_NOATIME,
+    "strictatime": libc.MOUNT_ATTR_STRICTATIME,
 }
 _PROPAGATION = {
     "private": libc.MS_PRIVATE,
@@ -36,7 +43,7 @@ def is_bind(mount: dict[str, Any]) -> bool:
     return mount.get("type") == "bind" or not {"bind", "rbind"}.isdisjoint(mount.get("options", ()))
 
 
-def mounts(request: dict[str, Any], users: int | None, scratch: str) -> list[int]:
+def mounts(request: dict[str, Any], users: int | None, scratch: str, hosts: HostMounts) -> list[int]:
     """The overlay, if there is one, then each bind of the spec in its order; the caller's to close."""
     made: list[int] = []
     try:
@@ -44,8 +51,11 @@ def mounts(request: dict[str, Any], users: int | None, scratch: str) -> list[int
             if users is not None:
                 _give_upper(request["rootfs"]["upper"], request["spec"])
             made.append(_overlay(request["rootfs"], users, scratch))
-        for mount in filter(is_bind, request["spec"].get("mounts", ())):
-            made.append(_bind(mount, users))  # noqa: PERF401 - what was made is closed when a later one fails
+        binds = list(filter(is_bind, request["spec"].get("mounts", ())))
+        if binds:
+            with hosts.entered():
+                for mount in binds:
+                    made.append(_bind(mount, users))  # noqa: PERF401 - what was made is closed when a later one fails
     except OSError:
         for fd in made:
             os.close(fd)
@@ -121,6 +131,18 @@ def _map(tree: int, users: int, *, recursive: bool) -> None:
             return
 
 
+def _set(tree: int, options: list[str]) -> None:
+    wanted = set(options)
+    attributes = sum(_ATTRIBUTES[option] for option in wanted & _ATTRIBUTES.keys())
+    whole = sum(_ATTRIBUTES[option[1:]] for option in wanted if option.startswith("r") and option[1:] in _ATTRIBUTES)
+    times = [_TIMES[option] for option in options if option in _TIMES]
+    if attributes or times:
+        clear = libc.MOUNT_ATTR__ATIME if times else 0
+        libc.mount_setattr(tree, attributes=attributes | (times[-1] if times else 0), clear=clear)
+    if whole:
+        libc.mount_setattr(tree, attributes=whole, recursive=True)
+
+
 def _bind(mount: dict[str, Any], users: int | None) -> int:
     options = mount.get("options", [])
     deep = "rbind" in options
@@ -128,9 +150,7 @@ def _bind(mount: dict[str, Any], users: int | None) -> int:
     try:
         if users is not None and not {"idmap", "ridmap"}.isdisjoint(options):
             _map(tree, users, recursive="ridmap" in options)
-        attributes = sum(_ATTRIBUTES[option] for option in set(options) if option in _ATTRIBUTES)
-        if attributes:
-            libc.mount_setattr(tree, attributes=attributes)
+        _set(tree, options)
         for option in options:
             kind = _PROPAGATION.get(option.removeprefix("r"))
             if kind:

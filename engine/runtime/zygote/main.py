@@ -28,6 +28,7 @@ from engine.runtime.zygote.birth import born, born_beside, map_ids, owned, score
 from engine.runtime.zygote.container import Container, Exec, Process, exit_code
 from engine.runtime.zygote.enter import run_exec
 from engine.runtime.zygote.logpump import Sink, Stream, log_file
+from engine.runtime.zygote.ownmounts import HostMounts
 from engine.runtime.zygote.pool import Pool
 
 Handler = Callable[[], None]
@@ -39,8 +40,9 @@ _QUIET_SECONDS = 0.01
 class Zygote:
     """The loop: one poll over the launcher's connections, the children's pidfds, their gates and their output."""
 
-    def __init__(self, exec_root: str) -> None:
+    def __init__(self, exec_root: str, hosts: HostMounts) -> None:
         self._root = exec_root
+        self._hosts = hosts
         self._mount_point = f"{exec_root}/rootfs"
         self._poll = select.epoll()
         self._handlers: dict[int, Handler] = {}
@@ -177,6 +179,7 @@ class Zygote:
         group = cgroup(container.cgroup)
         group.create()
         container.oom_base = group.oom_kills()
+        spec.setdefault("linux", {})["cgroupsPath"] = container.cgroup
         spec["root"]["path"] = self._mount_point if request.get("rootfs") else spec["root"]["path"]
         stdio, far = ([], []) if spec["process"].get("terminal") else _pipes(request.get("open_stdin", False))
         owned(far, spec)
@@ -190,7 +193,7 @@ class Zygote:
             # Only now: under a limit of one process nobody could be born beside the visiting zygote.
             group.apply(spec.get("linux", {}).get("resources") or {})
             score_oom(pid, spec["process"].get("oomScoreAdj"))
-            trees = detached.mounts(request, users, f"{self._root}/lower")
+            trees = detached.mounts(request, users, f"{self._root}/lower", self._hosts)
             try:
                 protocol.send_raw(ours, b"go", tuple(trees))
             finally:
@@ -363,7 +366,7 @@ class Zygote:
         users = user_namespace(linux) if linux.get("uidMappings") else None
         try:
             wanted = {"rootfs": request["rootfs"], "spec": {"linux": linux}}
-            (tree,) = detached.mounts(wanted, users, f"{self._root}/lower")
+            (tree,) = detached.mounts(wanted, users, f"{self._root}/lower", self._hosts)
         finally:
             if users is not None:
                 os.close(users)
@@ -485,7 +488,7 @@ def _signal(pid: int, number: int) -> None:
         return
 
 
-def main(exec_root: str, cgroup_parent: str, listener_fd: int) -> None:
+def main(exec_root: str, cgroup_parent: str, listener_fd: int, hosts_mounts: int, hosts_root: int) -> None:
     """Serves on the listening socket that the launcher hands over, until it is told to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -494,7 +497,9 @@ def main(exec_root: str, cgroup_parent: str, listener_fd: int) -> None:
     libc.prctl(libc.PR_SET_NAME, b"shipway-zygote")
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
     listener = socket.socket(fileno=listener_fd)
-    zygote = Zygote(exec_root)
+    for fd in (hosts_mounts, hosts_root):
+        os.set_inheritable(fd, False)
+    zygote = Zygote(exec_root, HostMounts(hosts_mounts, hosts_root))
     # What every child would look up for itself.
     capabilities.own_bounding()
     hierarchies()

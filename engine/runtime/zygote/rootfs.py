@@ -58,6 +58,7 @@ _DEVICES = {
     "/dev/tty": (5, 0),
 }
 _LINKS = {
+    "/dev/core": "/proc/kcore",
     "/dev/fd": "/proc/self/fd",
     "/dev/stdin": "/proc/self/fd/0",
     "/dev/stdout": "/proc/self/fd/1",
@@ -72,8 +73,9 @@ _OVER_PROC = frozenset(
 _KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
-def enter(spec: dict[str, Any], trees: list[int], become_root: Callable[[], None]) -> str:
-    """Makes the spec's root the root of this process, with the spec's mounts and devices in it.
+def enter(spec: dict[str, Any], trees: list[int], become_root: Callable[[], None]) -> int:
+    """Makes the spec's root the root of this process, with the spec's mounts and devices in it; returns what `protect`
+    needs.
 
     `trees`: the mounts that were made outside, the root's overlay first where it has one. `become_root` is called once
     nothing of the host has to be looked up any more.
@@ -90,14 +92,17 @@ def enter(spec: dict[str, Any], trees: list[int], become_root: Callable[[], None
         libc.mount(root, root, None, libc.MS_BIND | libc.MS_REC)
     libc.mount(None, root, None, libc.MS_PRIVATE)
     root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    own = "" if any(each["type"] == "cgroup" for each in linux.get("namespaces", ())) else linux["cgroupsPath"]
+    null = _null_device() if linux.get("maskedPaths") else -1
     become_root()
     for mount in spec.get("mounts", ()):
         if is_bind(mount):
             _attach(root_fd, mount["destination"], trees.pop(0))
         else:
-            _mount(root_fd, mount)
+            _mount(root_fd, mount, own)
     _check_proc(root_fd, spec)
-    if any(mount["destination"] == "/dev" for mount in spec.get("mounts", ())):
+    if not any(os.path.normpath(mount["destination"]) == "/dev" for mount in binds):
+        # A folder of the host's stays as it is.
         _devices(root_fd, spec)
     os.fchdir(root_fd)
     os.close(root_fd)
@@ -105,10 +110,19 @@ def enter(spec: dict[str, Any], trees: list[int], become_root: Callable[[], None
     libc.mount(None, ".", None, libc.MS_SLAVE | libc.MS_REC)
     libc.umount(".", libc.MNT_DETACH)
     os.chdir("/")
-    return "/"
+    return null
 
 
-def protect(spec: dict[str, Any], root: str) -> None:
+def _null_device() -> int:
+    """The host's, as a mount to be put somewhere: what a container has in the place of its own does not matter then
+    (CVE-2025-31133)."""
+    tree = libc.open_tree(libc.AT_FDCWD, "/dev/null", libc.OPEN_TREE_CLONE | libc.OPEN_TREE_CLOEXEC)
+    strict = libc.MOUNT_ATTR_RDONLY | libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NOEXEC
+    libc.mount_setattr(tree, attributes=strict)
+    return tree
+
+
+def protect(spec: dict[str, Any], null: int) -> None:
     """Hides the masked paths, makes the read-only ones so, and last the root itself."""
     linux = spec.get("linux", {})
     for path in linux.get("readonlyPaths", ()):
@@ -117,28 +131,26 @@ def protect(spec: dict[str, Any], root: str) -> None:
         except FileNotFoundError:
             continue
         _remount(path, _inherited(path) | libc.MS_RDONLY)
-    if linux.get("maskedPaths"):
-        _mask(linux["maskedPaths"])
-    if spec["root"].get("readonly"):
-        _remount(root, _inherited(root) | libc.MS_RDONLY)
-
-
-def _mask(paths: list[str]) -> None:
-    # Held open while it is checked and used: whoever shares the container's /dev could swap it (CVE-2025-31133).
-    null = os.open("/dev/null", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        found = os.fstat(null)
-        if not stat.S_ISCHR(found.st_mode) or found.st_rdev != os.makedev(1, 3):
-            raise OSError(errno.EINVAL, "the container's /dev/null is not the null device", "/dev/null")
-        for path in paths:
-            try:
-                libc.mount(f"/proc/self/fd/{null}", path, None, libc.MS_BIND)
-            except FileNotFoundError:
-                continue
-            except NotADirectoryError:
-                libc.mount("tmpfs", path, "tmpfs", libc.MS_RDONLY, "size=0")
-    finally:
+    if null >= 0:
+        _mask(linux["maskedPaths"], null)
         os.close(null)
+    if spec["root"].get("readonly"):
+        _remount("/", _inherited("/") | libc.MS_RDONLY)
+
+
+def _mask(paths: list[str], null: int) -> None:
+    placed = False
+    for path in paths:
+        try:
+            if stat.S_ISDIR(os.stat(path).st_mode):
+                libc.mount("tmpfs", path, "tmpfs", libc.MS_RDONLY, "size=0")
+            elif placed:
+                libc.mount(f"/proc/self/fd/{null}", path, None, libc.MS_BIND)
+            else:
+                libc.move_mount(null, path)
+                placed = True
+        except (FileNotFoundError, NotADirectoryError):
+            continue
 
 
 def split_options(options: list[str]) -> tuple[int, int, str]:
@@ -184,11 +196,12 @@ def _attach(root: int, destination: str, tree: int) -> None:
         os.close(tree)
 
 
-def _mount(root: int, mount: dict[str, Any]) -> None:
+def _mount(root: int, mount: dict[str, Any], own: str) -> None:
+    """`own`: the path of its control group where it sees the host's as they are, else ""."""
     kind, source = mount["type"], mount.get("source") or ""
     flags, propagation, data = split_options(mount.get("options", []))
     if kind == "cgroup":
-        _mount_cgroup(root, mount["destination"], flags)
+        _mount_cgroup(root, mount["destination"], flags, own)
         return
     fd = _mount_point(root, mount["destination"], True)
     _not_in_proc(fd, mount["destination"])
@@ -207,22 +220,29 @@ def _mount(root: int, mount: dict[str, Any]) -> None:
         os.close(fd)
 
 
-def _mount_cgroup(root: int, destination: str, flags: int) -> None:
+def _mount_cgroup(root: int, destination: str, flags: int, own: str) -> None:
     here = hierarchies()
     fd = _mount_point(root, destination, True)
     flags |= libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
     try:
         if here.mode == "v2":
-            libc.mount("cgroup", f"/proc/self/fd/{fd}", "cgroup2", flags)
+            if own:
+                fd = _show_group(root, fd, destination, f"{here.v2}{own}", flags)
+            else:
+                libc.mount("cgroup", f"/proc/self/fd/{fd}", "cgroup2", flags)
             return
         libc.mount("tmpfs", f"/proc/self/fd/{fd}", "tmpfs", flags & ~libc.MS_RDONLY, "mode=755,size=64k")
     finally:
         os.close(fd)
     for controllers in dict.fromkeys(here.v1.values()):
         names = [name for name, target in here.v1.items() if target == controllers]
-        fd = _mount_point(root, f"{destination}/{os.path.basename(controllers)}", True)
+        target = f"{destination}/{os.path.basename(controllers)}"
+        fd = _mount_point(root, target, True)
         try:
-            libc.mount("cgroup", f"/proc/self/fd/{fd}", "cgroup", flags, ",".join(names))
+            if own:
+                fd = _show_group(root, fd, target, f"{controllers}{own}", flags)
+            else:
+                libc.mount("cgroup", f"/proc/self/fd/{fd}", "cgroup", flags, ",".join(names))
         finally:
             os.close(fd)
     fd = _mount_point(root, destination, True)
@@ -231,6 +251,15 @@ def _mount_cgroup(root: int, destination: str, flags: int) -> None:
             _remount(f"/proc/self/fd/{fd}", flags)
     finally:
         os.close(fd)
+
+
+def _show_group(root: int, fd: int, destination: str, group: str, flags: int) -> int:
+    """Without a namespace the mount would begin at the hierarchy's root: only its own part of it is shown."""
+    libc.mount(group, f"/proc/self/fd/{fd}", None, libc.MS_BIND)
+    os.close(fd)
+    fd = _mount_point(root, destination, True)
+    _remount(f"/proc/self/fd/{fd}", flags)
+    return fd
 
 
 def _mount_point(root: int, destination: str, is_folder: bool, links: int = 0) -> int:
@@ -297,7 +326,11 @@ def _device(root: int, device: dict[str, Any]) -> None:
         # In a user namespace nobody makes device nodes: show the host's own.
         os.close(fd)
         fd = _mount_point(root, device["path"], False)
-        libc.mount(device.get("source") or device["path"], f"/proc/self/fd/{fd}", None, libc.MS_BIND)
+        at = f"/proc/self/fd/{fd}"
+        libc.mount(device.get("source") or device["path"], at, None, libc.MS_BIND)
+        os.close(fd)
+        fd = _mount_point(root, device["path"], False)
+        _remount(f"/proc/self/fd/{fd}", libc.MS_NOSUID | libc.MS_NOEXEC)
     finally:
         os.close(fd)
 

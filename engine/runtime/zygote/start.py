@@ -11,7 +11,7 @@ from engine.runtime.zygote import ownmounts
 
 _SECOND = (
     "import sys; sys.path.insert(0, sys.argv[1]); from engine.runtime.zygote.main import main;"
-    " main(sys.argv[2], sys.argv[3], int(sys.argv[4]))"
+    " main(sys.argv[2], sys.argv[3], *map(int, sys.argv[4:]))"
 )
 
 
@@ -22,10 +22,10 @@ def first(arguments: list[str]) -> NoReturn:
     """
     if os.fork():
         os._exit(0)
-    ownmounts.enter()
+    hosts = ownmounts.enter()
     interpreter = os.path.realpath(sys.executable)
     _seal(interpreter)
-    os.execv(interpreter, [interpreter, "-I", "-S", "-c", _SECOND, *arguments])  # noqa: S606
+    os.execv(interpreter, [interpreter, "-I", "-S", "-c", _SECOND, *arguments, *map(str, hosts)])  # noqa: S606
 
 
 def _seal(interpreter: str) -> None:

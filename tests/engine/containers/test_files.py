@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -300,3 +301,18 @@ async def test_the_hosts_namespaces(rooms: Rooms) -> None:
     assert theirs[4] != ours[4]
     # Root of the host's namespaces can only be the host's.
     assert theirs[5] == ours[5]
+
+
+@pytest.mark.parametrize("shallow", [False, True])
+async def test_a_read_only_bind_is_so_with_all_below_it(rooms: Rooms, tmp_path: Path, shallow: bool) -> None:
+    (tmp_path / "sub").mkdir()
+    # Mounted after the engine began: it is seen all the same.
+    subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path / "sub"], check=True)
+    try:
+        options = {"ReadOnlyNonRecursive": shallow}
+        mount = {"Type": "bind", "Source": str(tmp_path), "Target": "/b", "ReadOnly": True, "BindOptions": options}
+        _, _, err = await rooms.run("touch", "/b/x", "/b/sub/x", host=host(Mounts=[mount]))
+        assert err.count("Read-only") == (1 if shallow else 2)
+        assert (tmp_path / "sub/x").exists() is shallow
+    finally:
+        subprocess.run(["umount", tmp_path / "sub"], check=True)
