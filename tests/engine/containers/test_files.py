@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import subprocess
@@ -307,7 +308,7 @@ async def test_the_hosts_namespaces(rooms: Rooms) -> None:
 async def test_a_read_only_bind_is_so_with_all_below_it(rooms: Rooms, tmp_path: Path, shallow: bool) -> None:
     (tmp_path / "sub").mkdir()
     # Mounted after the engine began: it is seen all the same.
-    subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path / "sub"], check=True)
+    await asyncio.to_thread(subprocess.run, ["mount", "-t", "tmpfs", "none", tmp_path / "sub"], check=True)
     try:
         options = {"ReadOnlyNonRecursive": shallow}
         mount = {"Type": "bind", "Source": str(tmp_path), "Target": "/b", "ReadOnly": True, "BindOptions": options}
@@ -315,4 +316,4 @@ async def test_a_read_only_bind_is_so_with_all_below_it(rooms: Rooms, tmp_path: 
         assert err.count("Read-only") == (1 if shallow else 2)
         assert (tmp_path / "sub/x").exists() is shallow
     finally:
-        subprocess.run(["umount", tmp_path / "sub"], check=True)
+        await asyncio.to_thread(subprocess.run, ["umount", tmp_path / "sub"], check=True)
