@@ -32,6 +32,15 @@ def _addresses(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
     return values
 
 
+def _networks(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        try:
+            ipaddress.ip_network(value)
+        except ValueError as error:
+            raise click.BadParameter(f"{error}: write it as 10.1.0.0/16") from None
+    return values
+
+
 def _mirrors(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         if not value.startswith(("http://", "https://")):
@@ -66,6 +75,14 @@ def _host(value: str) -> str:
 @click.option("--live-restore", is_flag=True, help="Let containers run on when the daemon is stopped.")
 @click.option("--shutdown-timeout", type=float, default=_DEFAULT.shutdown_timeout, show_default=True)
 @click.option("--trust-host-ca", is_flag=True, help="Let build steps trust the host's CA certificates.")
+@click.option(
+    "--build-network",
+    "build_networks",
+    multiple=True,
+    metavar="CIDR",
+    callback=_networks,
+    help="What else than public addresses a build's ADD and contexts may be fetched from.",
+)
 @click.option("-D", "--debug", is_flag=True)
 @click.option("-l", "--log-level", type=click.Choice(["debug", "info", "warn", "error", "fatal"]), default="info")
 def engine(
@@ -87,6 +104,7 @@ def engine(
     live_restore: bool,
     shutdown_timeout: float,
     trust_host_ca: bool,
+    build_networks: tuple[str, ...],
     debug: bool,
     log_level: str,
 ) -> None:
@@ -107,6 +125,7 @@ def engine(
         dns=dns,
         labels=_labels(labels),
         trust_host_ca=trust_host_ca,
+        build_networks=build_networks,
         live_restore=live_restore,
         shutdown_timeout=shutdown_timeout,
     )

@@ -23,7 +23,8 @@ class EngineConfig:
 
     `data_root` holds what lasts (images, containers, volumes, networks), `exec_root` what ends with the
     machine (sockets, the zygote's records). `hosts` are `unix://PATH` or `tcp://HOST:PORT`. With
-    `live_restore` containers outlive the engine's stop; else they get `shutdown_timeout` seconds to end.
+    `live_restore` containers outlive the engine's stop; else they get `shutdown_timeout` seconds to end. Builds
+    may download from public addresses and from `build_networks` (CIDR).
     """
 
     data_root: Path = Path("/var/lib/shipway/engine")
@@ -37,6 +38,7 @@ class EngineConfig:
     labels: dict[str, str] = field(default_factory=dict)
     default_address_pool: str = "172.20.0.0/14"
     trust_host_ca: bool = False
+    build_networks: tuple[str, ...] = ()
     tls: TlsFiles | None = None
     live_restore: bool = False
     shutdown_timeout: float = 15.0

@@ -60,11 +60,12 @@ class Builder:
         policy: AddressPolicy | None = None,
         ranges: IdRanges | None = None,
     ) -> None:
-        """`policy` says where ADD may download from; by default from public addresses only.
+        """`policy` says where ADD may download from; by default from public addresses and the
+        networks of `config`.
 
         `ranges` lends ids to the steps' user namespaces; without it steps have none of their own.
         """
-        self._policy = policy or AddressPolicy()
+        self._policy = policy or AddressPolicy(config.build_networks)
         self._config = config
         self._images = images
         self._run_step = run_step

@@ -2,20 +2,23 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import os
 import socket
 import subprocess
+import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
-from engine.build import Builder, DockerfileError, StepError
+from engine.build import Builder, BuildRequest, DockerfileError, StepError
 from engine.build.addresses import AddressPolicy
 from engine.build.remote import GitSource, is_url, parse_git
 from engine.config import EngineConfig
-from engine.errors import Forbidden
+from engine.errors import Forbidden, InvalidInput, Unavailable
+from engine.images.image import Image
 from tests.engine.build.conftest import Bench
 
 pytestmark = pytest.mark.kernel
@@ -35,7 +38,22 @@ async def site(bench: Bench) -> AsyncIterator[str]:
         raise web.HTTPFound(request.query["to"])
 
     app = web.Application()
+
+    async def context(request: web.Request) -> web.Response:
+        raw = io.BytesIO()
+        with tarfile.open(fileobj=raw, mode="w:gz") as tar:
+            for name, content in (("Dockerfile", b"FROM scratch\nCOPY a /\n"), ("a", b"A")):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+        return web.Response(body=raw.getvalue())
+
+    async def lone(request: web.Request) -> web.Response:
+        return web.Response(body=b"FROM scratch\nRUN write /x lone\n")
+
     app.router.add_get("/d/file.bin", file)
+    app.router.add_get("/context.tar.gz", context)
+    app.router.add_get("/Dockerfile", lone)
     app.router.add_get("/away", away)
     runner = web.AppRunner(app)
     await runner.setup()
@@ -236,6 +254,38 @@ async def test_refused_repositories(bench: Bench, repository: str) -> None:
         await bench.build(f"FROM scratch\nADD {repository} /x\n")
 
 
+def commit_all(folder: Path) -> None:
+    words = ["git", "-c", "user.name=t", "-c", "user.email=t@example.com"]
+    for more in (["add", "."], ["commit", "-q", "-m", "more"]):
+        subprocess.run([*words, *more], cwd=folder, check=True, env={**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"})
+
+
+async def build_at(bench: Bench, address: str) -> Image:
+    async with bench.builder.remote_context(address) as source:
+        request = BuildRequest(context=source.context, dockerfile_content=source.dockerfile)
+        return await bench.builder.build(request, bench.pull, bench.events.append)
+
+
+async def test_contexts_from_addresses(bench: Bench, site: str) -> None:
+    assert bench.files(await build_at(bench, f"{site}/context.tar.gz")) == {"a": "A"}
+    assert bench.files(await build_at(bench, f"{site}/away?to=/Dockerfile")) == {"x": "lone"}
+    with pytest.raises(Unavailable, match="404 Not Found"):
+        await build_at(bench, f"{site}/nothing")
+    with pytest.raises(InvalidInput, match="is no build context"):
+        await build_at(bench, "/etc")
+
+
+async def test_a_context_from_a_repository(bench: Bench, repository: str, tmp_path: Path) -> None:
+    work = tmp_path / "repos" / "one"
+    (work / "sub/Dockerfile").write_text("FROM scratch\nCOPY . /in/\n")
+    commit_all(work)
+    files = bench.files(await build_at(bench, f"{repository}#main:sub"))
+    assert files["in/file"] == "in git"
+    bench.builder._policy = AddressPolicy()
+    with pytest.raises(Forbidden, match="no public address"):
+        await build_at(bench, repository)
+
+
 async def test_copy_takes_neither(bench: Bench) -> None:
     for source, message in (("https://a/b", "source can't be a URL"), ("git@a:b", "source can't be a git ref")):
         with pytest.raises(DockerfileError, match=message):
@@ -245,4 +295,8 @@ async def test_copy_takes_neither(bench: Bench) -> None:
 def test_builders_download_from_public_addresses_only(tmp_path: Path, bench: Bench) -> None:
     builder = Builder(EngineConfig(data_root=tmp_path / "b"), bench.images, bench.runner)
     assert not builder._policy._allowed
+    builder.close()
+    config = EngineConfig(data_root=tmp_path / "c", build_networks=("10.1.0.0/16",))
+    builder = Builder(config, bench.images, bench.runner)
+    builder._policy.check("inside", "10.1.2.3")
     builder.close()
