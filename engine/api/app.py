@@ -102,6 +102,10 @@ class Api:
             version, path = negotiate.split(request.path)
             route, params = self._routes.find(request.method, path)
             call = Call(request, self._rooms, version, params)
+            if request.headers.get("Expect", "").lower() == "100-continue":
+                # curl waits a second for it before it sends an archive.
+                await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                request.writer.output_size = 0  # what follows is the answer
             response = await (self._stream(route, call) if route.streaming else self._finish(route, call))
         except ConnectionError as error:
             # The client is gone: nobody is there to be told.

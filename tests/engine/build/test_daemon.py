@@ -186,6 +186,16 @@ def test_contexts_from_addresses_are_under_the_policy(daemon: Daemon, remote: st
         assert ("no build context" if remote == "nonsense" else "no public address") in response.json()["message"]
 
 
+def test_a_client_that_waits_is_told_to_go_on(daemon: Daemon) -> None:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(30)
+        client.connect(str(daemon.folder / "s.sock"))
+        client.sendall(b"POST /build HTTP/1.1\r\nHost: d\r\nExpect: 100-continue\r\nContent-Length: 1024\r\n\r\n")
+        assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(bytes(1024))
+        assert client.recv(15) == b"HTTP/1.1 400 Ba", "a context without a Dockerfile"
+
+
 def test_a_client_that_goes_away_stops_its_step_at_once(daemon: Daemon) -> None:
     with contextlib.closing(daemon.send("FROM base\nRUN echo begun; sleep 1000\n", nocache=1)) as response:
         until(response, "begun\n")
