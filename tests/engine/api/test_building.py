@@ -77,7 +77,6 @@ def test_stages_arguments_and_what_is_ignored(wire: Wire, client: docker.DockerC
         (f"FROM {BUSYBOX}\nRUN exit 7\n", "Dockerfile:2: RUN: The command '/bin/sh -c exit 7' returned", 7),
         (f"FROM {BUSYBOX}\n\nCOPY missing /x\n", 'Dockerfile:3: COPY: "missing": file not found', None),
         (f"FROM {BUSYBOX}\nCOPY ../x /x\n", "Dockerfile:2: COPY:", None),
-        ("FROM 127.0.0.1:1/missing\n", "Dockerfile:1: FROM 127.0.0.1:1/missing", None),
     ],
 )
 def test_a_step_that_fails(wire: Wire, text: str, says: str, code: int | None) -> None:
@@ -106,14 +105,20 @@ def test_what_is_refused_before_it_begins(wire: Wire, text: str, query: str, say
     assert (answer.status, says in answer.message) == (400, True), answer
 
 
-def test_a_client_that_leaves_ends_its_build(wire: Wire, client: docker.DockerClient) -> None:
-    idle = client.info()["NFd"]
+def _leave(wire: Wire) -> None:
+    """In the middle of a step, and of uploads."""
     context = _context(f"FROM {BUSYBOX}\nRUN echo begun; sleep 600\n")
     with wire.stream("POST", "/build?nocache=1", until=b"begun", body=context):
         pass
-    wait_for(lambda: client.info()["NFd"] <= idle, "the end of the build")
     for path in ("/build", "/images/load", "/images/create?fromSrc=-"):
         with wire.connect() as connection:
             head = f"POST {path} HTTP/1.1\r\nHost: engine\r\nContent-Length: 100000\r\n\r\n"
             connection.sendall(head.encode() + b"\0" * 512)
-    wait_for(lambda: client.info()["NFd"] <= idle, "the end of uploads that were cut")
+
+
+def test_clients_that_leave_end_their_builds(wire: Wire, client: docker.DockerClient) -> None:
+    _leave(wire)
+    before = client.info()["NFd"]
+    for _ in range(4):
+        _leave(wire)
+    wait_for(lambda: client.info()["NFd"] <= before + 3, "the end of what nobody waits for")

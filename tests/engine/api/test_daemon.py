@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from engine.__main__ import engine as engine_command
 from engine.api.sockets import listen
 from engine.errors import Conflict, InvalidInput
 from scripts.baseimages import busybox_root
@@ -88,20 +91,40 @@ def test_one_engine_a_folder(daemon: Daemon, tmp_path: Path) -> None:
     assert daemon.run("sleep 600").status in ("created", "running")
 
 
-def test_flags_that_mean_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--dns", "nix"), "nix is no IP address"),
+        (("--registry-mirror", "nix"), "write it as https://HOST[:PORT]"),
+        (("--nothing",), "No such option"),
+    ],
+)
+def test_flags_that_mean_nothing(flags: Sequence[str], says: str) -> None:
+    ended = CliRunner().invoke(engine_command, flags)
+    assert (ended.exit_code, says in ended.output) == (2, True), ended.output
+
+
+@pytest.mark.parametrize(
+    ("host", "says"),
+    [
+        ("nix://x", "use unix://PATH, tcp://HOST:PORT or fd://"),
+        ("tcp://127.0.0.1", "end it with a port"),
+        ("tcp://127.0.0.1:99999", "end it with a port"),
+        ("unix:///" + "x" * 120, "is too long"),
+        ("fd://", "no sockets were passed"),
+    ],
+)
+def test_hosts_that_are_none(host: str, says: str) -> None:
+    with pytest.raises(InvalidInput, match=re.escape(says)):
+        listen(host, group="")
+
+
+def test_a_start_that_fails_leaves_nothing(tmp_path: Path) -> None:
     folders = ("--data-root", str(tmp_path / "data"), "--exec-root", str(tmp_path / "run"))
-    for flags, says in {
-        ("--host", "nix://x"): "use unix://PATH, tcp://HOST:PORT or fd://",
-        ("--host", "tcp://127.0.0.1"): "end it with a port",
-        ("--host", "tcp://127.0.0.1:99999"): "end it with a port",
-        ("--host", "unix:///" + "x" * 120): "is too long",
-        ("--host", "fd://"): "no sockets were passed",
-        ("--dns", "nix"): "nix is no IP address",
-        ("--registry-mirror", "nix"): "write it as https://HOST[:PORT]",
-        ("--default-address-pool", "nix"): "invalid subnet",
-        ("--tlsverify", "--tlscert", "/missing.pem"): "/missing.pem",
-    }.items():
-        assert says in _refusal(*folders, *flags)
+    host = ("--host", f"unix://{tmp_path}/e.sock")
+    assert "invalid subnet" in _refusal(*folders, *host, "--default-address-pool", "nix")
+    assert "/missing.pem" in _refusal(*folders, *host, "--tlsverify", "--tlscert", "/missing.pem")
+    assert not (tmp_path / "e.sock").exists()
 
 
 def test_a_socket_is_taken_over_only_from_the_dead(tmp_path: Path) -> None:
