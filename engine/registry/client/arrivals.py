@@ -62,33 +62,40 @@ class Arrivals:
 
     async def _fetch(self, layer: Descriptor, diff_id: str) -> UnpackedLayer:
         early: asyncio.Task[UnpackedLayer] | None = None
+        source: Arrival | None = None
 
         def follow(arrival: Arrival) -> None:
-            nonlocal early
+            nonlocal early, source
+            source = arrival
             early = asyncio.create_task(self._unpack(layer, diff_id, arrival))
 
         meter = Meter(self._progress, digests.short(layer.digest), "Downloading", layer.size)
         try:
             async with self._downloads:
                 await blobs.download(self._remote, layer, self._store.blobs, meter, follow)
-        except BaseException:
+            self._say(layer, "Download complete")
+            self._say(layer, "Extracting")
             if early is not None:
+                await asyncio.wait({early})
+        except BaseException:
+            if early is not None and source is not None:
                 await self._undo(early)
+                source.close()  # it may not even have begun
             raise
-        self._say(layer, "Download complete")
-        self._say(layer, "Extracting")
         if early is not None:
             try:
-                return await early
+                return early.result()
             except Withdrawn:
                 pass  # the download had to begin anew
         return await self._unpack(layer, diff_id, self._store.blobs.stream(layer.digest))
 
     async def _unpack(self, layer: Descriptor, diff_id: str, source: Arrival) -> UnpackedLayer:
-        with source:
+        try:
             async with self._unpacks:
                 unpack = partial(self._store.layers.unpack, source, layer.digest, diff_id, layer.size)
                 return await self._whole(unpack, source.withdraw, self._store.layers.drop)
+        finally:
+            source.close()
 
     async def _undo(self, early: asyncio.Task[UnpackedLayer]) -> None:
         early.cancel()

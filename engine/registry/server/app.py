@@ -7,15 +7,20 @@ import logging
 import signal
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import web
 
-from engine.registry.server import blobs, errors, listing, manifests, state, uploads
-from engine.registry.server.guard import Guard, Open
+from engine.errors import EngineError
+from engine.registry.server import admin, blobs, errors, listing, manifests, page, search, state, uploads
+from engine.registry.server.access.accounts import Accounts
+from engine.registry.server.access.members import Members
+from engine.registry.server.guard import Guard
 from engine.registry.server.metrics import Metrics
 from engine.registry.server.state import STATE, Limits, State
+from engine.registry.server.storage.collect import Rule
 from engine.registry.server.storage.store import Storage
 
 log = logging.getLogger(__name__)
@@ -25,13 +30,34 @@ _READ_BUFFER = 1 << 20
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def make_app(root: Path, *, guard: Guard | None = None, limits: Limits | None = None) -> web.Application:
-    """The registry over the files below `root`. Without a guard everyone may do everything.
+@dataclass(frozen=True)
+class Upkeep:
+    """What the registry collects by itself, and every how many seconds; never when that is 0."""
 
+    every: float = 3600.0
+    rule: Rule = field(default_factory=Rule)
+
+
+def make_app(
+    root: Path,
+    *,
+    guard: Guard | None = None,
+    limits: Limits | None = None,
+    upkeep: Upkeep | None = None,
+    realm: str | None = None,
+) -> web.Application:
+    """The registry over the files below `root`.
+
+    Unless another `guard` is given, the accounts in `root/accounts.json` say who may do what; without that file
+    everyone may do everything. `realm` is the URL of `/v2/token` as clients see it, where a proxy stands before us.
     Raises Conflict when another registry has `root` open.
     """
     app = web.Application(middlewares=[_observe], client_max_size=0)
-    app[STATE] = State(Storage(root), guard or Open(), Metrics(), limits or Limits())
+    storage = Storage(root)
+    members = guard or Members(Accounts(root), storage, realm=realm)
+    app[STATE] = State(storage, members, Metrics(), limits or Limits())
+    if upkeep is not None and upkeep.every > 0:
+        app.cleanup_ctx.append(_keeping_house(upkeep))
     app.on_cleanup.append(_close)
     add_routes(app)
     return app
@@ -45,6 +71,7 @@ def add_routes(app: web.Application) -> None:
     router = app.router
     router.add_get("/v2", _base, name="base")
     router.add_get("/v2/", _base, name="base-slash")
+    router.add_route("*", "/v2/token", _token, name="token")
     router.add_get("/v2/_catalog", listing.catalogue, name="catalogue")
     for path, name in (
         (repository + "/blobs/uploads", "uploads"),
@@ -70,6 +97,11 @@ def add_routes(app: web.Application) -> None:
     resource.add_route("DELETE", manifests.delete)
     router.add_get(repository + "/tags/list", listing.tags, name="tags")
     router.add_get(f"{repository}/referrers/{digest}", listing.referrers, name="referrers")
+    router.add_get("/v1/_ping", search.ping, name="ping")
+    router.add_get("/v1/search", search.search, name="search")
+    router.add_get("/", page.index, name="page")
+    router.add_get("/repositories/{name:.+}", page.repository, name="page-repository")
+    admin.add_routes(router)
     router.add_get("/metrics", _metrics, name="metrics")
     router.add_get("/healthz", _healthy, name="healthz")
 
@@ -77,6 +109,12 @@ def add_routes(app: web.Application) -> None:
 async def _base(request: web.Request) -> web.Response:
     await state.of(request).guard.login(request)
     return web.Response(body=b"{}", content_type="application/json")
+
+
+async def _token(request: web.Request) -> web.Response:
+    if request.method not in ("GET", "POST"):
+        raise errors.unsupported(f"{request.method} is not possible here")
+    return await state.of(request).guard.token(request)
 
 
 async def _metrics(request: web.Request) -> web.Response:
@@ -102,6 +140,10 @@ async def _observe(request: web.Request, handler: _Handler) -> web.StreamRespons
         response = errors.unsupported(f"{request.method} is not possible here").response()
     except web.HTTPNotFound:
         response = errors.RegistryError(404, "NOT_FOUND", "no such page").response()
+    except EngineError as error:
+        # Of ours only the accounts' file can be wrong: then nobody enters.
+        log.error("%s %s: %s", request.method, request.path, error)
+        response = errors.RegistryError(503, "UNAVAILABLE", "the registry's accounts can't be read").response()
     except OSError as error:
         log.exception("%s %s failed", request.method, request.path)
         response = errors.RegistryError(507, "UNKNOWN", f"the registry's disk failed: {error.strerror}").response()
@@ -113,6 +155,30 @@ async def _observe(request: web.Request, handler: _Handler) -> web.StreamRespons
     route = (resource.name if resource is not None else None) or "none"
     request.app[STATE].metrics.observe(request.method, route, response.status, time.perf_counter() - began)
     return response
+
+
+def _keeping_house(upkeep: Upkeep) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def collect(registry: State) -> None:
+        while True:
+            await asyncio.sleep(upkeep.every)
+            try:
+                done = await admin.run(registry, upkeep.rule)
+            except OSError:
+                log.exception("collection failed")
+            else:
+                if done.tags or done.manifests or done.blobs:
+                    log.info(
+                        "collected %d tags, %d manifests, %d blobs, %d bytes",
+                        *(len(done.tags), len(done.manifests), done.blobs, done.bytes),
+                    )
+
+    async def context(app: web.Application) -> AsyncIterator[None]:
+        task = asyncio.create_task(collect(app[STATE]))
+        yield
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    return context
 
 
 async def _close(app: web.Application) -> None:
@@ -142,9 +208,12 @@ async def serve(
     guard: Guard | None = None,
     limits: Limits | None = None,
     tls: ssl.SSLContext | None = None,
+    upkeep: Upkeep | None = None,
+    realm: str | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT. What is under way then has five seconds to finish."""
-    runner, actual = await start(make_app(root, guard=guard, limits=limits), host, port, tls=tls)
+    app = make_app(root, guard=guard, limits=limits, upkeep=upkeep or Upkeep(), realm=realm)
+    runner, actual = await start(app, host, port, tls=tls)
     log.info("registry at %s:%d over %s", host, actual, root)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -21,6 +21,7 @@ async def get(request: web.Request) -> web.StreamResponse:
     if request.headers.get("If-None-Match") in (etag, stored.digest):
         return web.Response(status=304, headers=headers)
     headers["Content-Type"] = stored.media_type
+    registry.storage.manifests.touch(repository, stored.digest)
     try:
         if request.method == "HEAD":
             headers["Content-Length"] = str(stored.path.stat().st_size)
@@ -39,7 +40,6 @@ async def put(request: web.Request) -> web.Response:
     data = await read_bounded(request, limit, errors.manifest_too_big(limit))
     media_type = request.headers.get("Content-Type")
     stored, subject = await asyncio.to_thread(registry.storage.manifests.put, repository, reference, data, media_type)
-    await registry.guard.created(request, repository)
     headers = {
         "Location": f"/v2/{repository}/manifests/{stored.digest}",
         "Docker-Content-Digest": stored.digest,

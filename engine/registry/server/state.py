@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
@@ -28,6 +29,7 @@ class State:
     guard: Guard
     metrics: Metrics
     limits: Limits
+    collecting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 STATE = web.AppKey("state", State)

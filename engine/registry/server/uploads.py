@@ -23,7 +23,6 @@ async def begin(request: web.Request) -> web.Response:
     if "mount" in request.query:
         digest = names.digest(request.query["mount"])
         if await _mount(request, repository, digest):
-            await registry.guard.created(request, repository)
             return _created(repository, digest)
     upload = await asyncio.to_thread(registry.storage.uploads.begin, repository)
     if "digest" in request.query and "mount" not in request.query:
@@ -46,9 +45,14 @@ async def _mount(request: web.Request, repository: str, digest: str) -> bool:
         await registry.guard.require(request, source, "pull")
     except errors.RegistryError:
         return False  # as if it were not there
-    if not registry.storage.blobs.has(source, digest):
-        return False
-    await asyncio.to_thread(registry.storage.blobs.link, repository, digest)
+    return await asyncio.to_thread(_link, registry, source, repository, digest)
+
+
+def _link(registry: state.State, source: str, repository: str, digest: str) -> bool:
+    with registry.storage.lock:
+        if not registry.storage.blobs.has(source, digest):
+            return False
+        registry.storage.blobs.link(repository, digest)
     return True
 
 
@@ -122,7 +126,6 @@ async def _finish(request: web.Request, upload: Upload) -> web.Response:
     finally:
         # What does not match its digest can't be mended by more bytes: it goes in either case.
         await asyncio.to_thread(registry.storage.uploads.forget, upload)
-    await registry.guard.created(request, upload.repository)
     return _created(upload.repository, digest)
 
 

@@ -60,7 +60,11 @@ class Blobs:
             files.write_atomic(path, data, self._layout.root)
 
     def link(self, repository: str, digest: str) -> None:
-        """This repository now has this blob."""
+        """This repository now has this blob. Raises BLOB_UNKNOWN when it has gone."""
+        try:
+            os.utime(self._layout.blob(digest))
+        except FileNotFoundError:
+            raise errors.blob_unknown(digest) from None
         path = self._layout.layer(repository, digest)
         if path.exists():
             os.utime(path)

@@ -6,6 +6,7 @@
     repositories/NAME/_manifests/ALGORITHM/HEX       this repository has this manifest; holds its media type
     repositories/NAME/_tags/TAG                      holds a digest; its mtime is the time of the push
     repositories/NAME/_referrers/ALGORITHM/HEX/...   holds the descriptor of a manifest with that subject
+    repositories/NAME/_public                        everyone may pull from this repository
     holds/HOLDER                                     digests that collection must keep, one a line
 
 No component of a repository's name can begin with `_`, so names and our own folders never meet.
@@ -49,6 +50,9 @@ class Layout:
 
     def referrers(self, name: str, subject: str) -> Path:
         return self._digest(self.repositories / name / "_referrers", subject)
+
+    def public(self, name: str) -> Path:
+        return self.repositories / name / "_public"
 
     @staticmethod
     def _digest(folder: Path, digest: str) -> Path:

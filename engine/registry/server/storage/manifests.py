@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,8 @@ from engine.registry.server import errors
 from engine.registry.server.storage import files
 from engine.registry.server.storage.blobs import Blobs
 from engine.registry.server.storage.layout import Layout, digests_in
+
+_TOUCH_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Manifests:
             digest = files.read_text(self._layout.tags(repository) / reference)
         media_type = files.read_text(self._layout.manifest(repository, digest)) if digest else None
         if digest is None or media_type is None:
-            if not self._layout.repository(repository).is_dir():
+            if not (self._layout.repository(repository) / "_manifests").is_dir():
                 raise errors.name_unknown(repository)
             raise errors.manifest_unknown(reference)
         return StoredManifest(digest, media_type, self._layout.blob(digest))
@@ -77,12 +81,28 @@ class Manifests:
             link = self._layout.manifest(repository, digest)
             if files.read_text(link) != manifest.media_type:
                 files.write_atomic(link, manifest.media_type.encode(), self._layout.repositories)
+            else:
+                self.touch(repository, digest)
             if ":" not in reference:
+                self._leave(repository, reference)
                 files.write_atomic(
                     self._layout.tags(repository) / reference, digest.encode(), self._layout.repositories
                 )
         subject = manifest.subject.digest if manifest.subject is not None else None
         return StoredManifest(digest, manifest.media_type, self._layout.blob(digest)), subject
+
+    def touch(self, repository: str, digest: str) -> None:
+        """Says that somebody relies on this manifest now: collection leaves it for a while. Cheap when repeated."""
+        link = self._layout.manifest(repository, digest)
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - link.stat().st_mtime > _TOUCH_SECONDS:
+                os.utime(link)
+
+    def _leave(self, repository: str, tag: str) -> None:
+        """What a tag has named until now may be in somebody's hands still."""
+        digest = self.tagged(repository, tag)
+        if digest is not None and digests.is_digest(digest):
+            self.touch(repository, digest)
 
     def _check_parts(self, repository: str, manifest: Manifest | Index) -> None:
         if isinstance(manifest, Index):
@@ -162,6 +182,7 @@ class Manifests:
     def untag(self, repository: str, tag: str) -> None:
         """Raises MANIFEST_UNKNOWN."""
         with self._lock:
+            self._leave(repository, tag)
             if not files.remove(self._layout.tags(repository) / tag):
                 raise errors.manifest_unknown(tag)
 

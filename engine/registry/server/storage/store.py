@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from engine.errors import Conflict
 from engine.registry.server import errors
+from engine.registry.server.storage import files
 from engine.registry.server.storage.blobs import Blobs
 from engine.registry.server.storage.holds import Holds
 from engine.registry.server.storage.layout import Layout, repositories_in
@@ -39,12 +41,38 @@ class Storage:
         return sorted(repositories_in(self.layout.repositories))
 
     def exists(self, repository: str) -> bool:
-        return self.layout.repository(repository).is_dir()
+        folder = self.layout.repository(repository)
+        return (folder / "_manifests").is_dir() or (folder / "_layers").is_dir()
+
+    def prune(self, repository: str) -> None:
+        """Removes what is empty of a repository; with its last manifest and blob the repository itself."""
+        folder = self.layout.repository(repository)
+        with self.lock:
+            for part in ("_tags", "_referrers", "_layers", "_manifests"):
+                for inner, _, _ in os.walk(folder / part, topdown=False):
+                    with contextlib.suppress(OSError):
+                        os.rmdir(inner)
+            if not self.exists(repository):
+                files.remove(self.layout.public(repository))
+                files.prune_upwards(folder, self.layout.repositories)
 
     def require(self, repository: str) -> None:
         """Raises NAME_UNKNOWN when there is no such repository."""
         if not self.exists(repository):
             raise errors.name_unknown(repository)
+
+    def is_public(self, repository: str) -> bool:
+        """Whether everyone may see it."""
+        return self.layout.public(repository).exists()
+
+    def publish(self, repository: str, public: bool) -> None:
+        """Shows a repository to everyone, or to its group alone. Raises NAME_UNKNOWN."""
+        with self.lock:
+            self.require(repository)
+            if public:
+                files.write_atomic(self.layout.public(repository), b"", self.layout.repositories)
+            else:
+                files.remove(self.layout.public(repository))
 
     def close(self) -> None:
         self.uploads.close()
