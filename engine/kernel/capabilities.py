@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import functools
-from typing import Any
 
 from engine.kernel import libc
+
+TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
+if TYPE_CHECKING:
+    from typing import Any
 
 NAMES = [
     "CAP_CHOWN",

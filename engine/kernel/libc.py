@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import sys
 
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -17,7 +16,7 @@ _syscall.restype = ctypes.c_long
 _NUMBERS = {
     "x86_64": {"pivot_root": 155, "capset": 126, "seccomp": 317, "setns": 308, "unshare": 272},
     "aarch64": {"pivot_root": 41, "capset": 91, "seccomp": 277, "setns": 268, "unshare": 97},
-}[platform.machine()]
+}[os.uname().machine]
 # From here on every architecture has the same numbers.
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 428, 429, 430, 431, 432
 _CLONE3, _CLOSE_RANGE, _MOUNT_SETATTR = 435, 436, 442

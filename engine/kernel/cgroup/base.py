@@ -9,10 +9,13 @@ import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
 
-Resources = Mapping[str, Any]
-"""The `linux.resources` object of the OCI runtime spec, with its JSON names."""
+TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
+if TYPE_CHECKING:
+    from typing import Any
+
+    Resources = Mapping[str, Any]
+    """The `linux.resources` object of the OCI runtime spec, with its JSON names."""
 
 
 class Cgroup(ABC):

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass
 
 from engine.kernel.cgroup.base import Cgroup, read
 from engine.kernel.cgroup.v1 import WANTED, CgroupV1
 from engine.kernel.cgroup.v2 import CgroupV2
 
 
-@dataclass(frozen=True)
 class Hierarchies:
     """Where controllers are mounted. `mode` is v1, hybrid (v1 with a v2 tree beside it) or v2."""
 
-    mode: str
-    v1: dict[str, str]
-    v2: str | None
+    # Not a dataclass: the zygote would carry what makes one, a megabyte and a half.
+    def __init__(self, mode: str, v1: dict[str, str], v2: str | None) -> None:
+        self.mode, self.v1, self.v2 = mode, v1, v2
 
 
 def parse(mountinfo: str) -> Hierarchies:

@@ -8,9 +8,14 @@ import functools
 import os
 import time
 from collections.abc import Callable
-from typing import Any
 
-from engine.kernel.cgroup.base import Cgroup, Resources, flat, number, read, write
+from engine.kernel.cgroup.base import Cgroup, flat, number, read, write
+
+TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
+if TYPE_CHECKING:
+    from typing import Any
+
+    from engine.kernel.cgroup.base import Resources
 
 WANTED = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids")
 _THROTTLES = {

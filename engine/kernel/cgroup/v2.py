@@ -6,9 +6,14 @@ import errno
 import os
 import time
 from collections.abc import Callable
-from typing import Any
 
-from engine.kernel.cgroup.base import Cgroup, Resources, flat, number, read, write
+from engine.kernel.cgroup.base import Cgroup, flat, number, read, write
+
+TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
+if TYPE_CHECKING:
+    from typing import Any
+
+    from engine.kernel.cgroup.base import Resources
 
 _WANTED = ("cpuset", "cpu", "io", "memory", "pids")
 _LIMITS = {

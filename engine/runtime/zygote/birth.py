@@ -7,10 +7,13 @@ import os
 import signal
 import stat
 from collections.abc import Callable
-from typing import Any, NoReturn
 
 from engine.kernel import libc
 from engine.kernel.cgroup.base import Cgroup, write
+
+TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 _KINDS = {
     "pid": libc.CLONE_NEWPID,

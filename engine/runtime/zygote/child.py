@@ -16,10 +16,13 @@ import socket
 import stat
 import struct
 import termios
-from typing import Any, NoReturn
 
 from engine.kernel import capabilities, libc
 from engine.runtime.zygote import protocol, rootfs
+
+TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 _CHANGED_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ)
 SETUP_FAILED = 255

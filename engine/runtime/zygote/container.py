@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import json
 import os
-import shutil
 import socket
 import struct
 import termios
 import time
 from collections.abc import Callable
-from typing import Any
 
 from engine.runtime.zygote.logpump import LogFile, Stream
+
+TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
+if TYPE_CHECKING:
+    from typing import Any
 
 _HEAR_FLAGS = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
 
@@ -156,7 +159,11 @@ class Container(Process):
         os.rename(f"{path}.new", path)
 
     def erase(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for name in ("state.json", "state.json.new"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{self.folder}/{name}")
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(self.folder)
 
 
 def exit_code(result: os.waitid_result | None) -> int:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any
 
 from engine.kernel import libc
 from engine.kernel.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from engine.runtime.zygote.birth import outside
 from engine.runtime.zygote.ownmounts import HostMounts
+
+TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
+if TYPE_CHECKING:
+    from typing import Any
 
 BENEATH = "x-beneath="
 """An option of a bind: its source is to be found below that folder, through no links. Not of the standard."""

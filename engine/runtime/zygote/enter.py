@@ -5,11 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-from typing import Any, NoReturn
 
 from engine.kernel import libc
 from engine.kernel.cgroup.base import Cgroup
 from engine.runtime.zygote import child
+
+TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 _ALL = libc.CLONE_NEWNS | libc.CLONE_NEWNET | libc.CLONE_NEWIPC | libc.CLONE_NEWUTS | libc.CLONE_NEWCGROUP
 

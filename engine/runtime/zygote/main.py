@@ -15,10 +15,8 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from engine.kernel import capabilities, libc
 from engine.kernel.cgroup.base import Cgroup
@@ -30,6 +28,10 @@ from engine.runtime.zygote.enter import run_exec
 from engine.runtime.zygote.logpump import Sink, Stream, log_file
 from engine.runtime.zygote.ownmounts import HostMounts
 from engine.runtime.zygote.pool import Pool
+
+TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
+if TYPE_CHECKING:
+    from typing import Any
 
 Handler = Callable[[], None]
 
@@ -77,7 +79,7 @@ class Zygote:
             handler()
         except Exception:
             # A fault of ours in what concerns one container must not take all the others with it.
-            traceback.print_exc()
+            sys.excepthook(*sys.exc_info())
             sys.stderr.flush()
 
     def _fill_pool(self) -> None:

@@ -11,10 +11,13 @@ import contextlib
 import json
 import os
 import socket
-from typing import Any
 
 from engine.kernel import libc
 from engine.runtime.zygote import child, protocol
+
+TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
+if TYPE_CHECKING:
+    from typing import Any
 
 SIZE = 4
 _KINDS = {"pid", "network", "ipc", "uts", "mount", "user", "cgroup"}

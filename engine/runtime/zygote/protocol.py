@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import array
 import json
+import mmap
 import os
 import socket
-from typing import Any
+
+TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
+if TYPE_CHECKING:
+    from typing import Any
 
 MAX_PACKET = 4 << 20
 MAX_DESCRIPTORS = 8
@@ -20,7 +24,7 @@ _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 
 
 # Pages of it that no packet has reached take no memory.
-_incoming = memoryview(bytearray(MAX_PACKET))
+_incoming = memoryview(mmap.mmap(-1, MAX_PACKET))
 
 
 def widen(sock: socket.socket) -> None:

@@ -10,12 +10,15 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from typing import Any
 
 from engine.kernel import libc
 from engine.kernel.cgroup.host import hierarchies
 from engine.kernel.paths import openat2
 from engine.runtime.zygote.detached import is_bind
+
+TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
+if TYPE_CHECKING:
+    from typing import Any
 
 _FLAGS = {
     "ro": libc.MS_RDONLY,

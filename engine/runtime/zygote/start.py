@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
 
 from engine.kernel import libc
 from engine.runtime.zygote import ownmounts
+
+TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 _SECOND = (
     "import sys; sys.path.insert(0, sys.argv[1]); from engine.runtime.zygote.main import main;"
