@@ -7,11 +7,12 @@ them from there.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import hashlib
 import io
 import os
+import queue
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple, Protocol, cast
@@ -37,6 +38,7 @@ from engine.images import tarstream
 from engine.images.compression import decompressed
 
 MAX_ENTRIES = 2_000_000
+_AHEAD = 4 << 20
 _KINDS = {
     tarstream.REGULAR: FILE, tarstream.SYMLINK: LINK, tarstream.CHAR: CHAR, tarstream.BLOCK_DEVICE: BLOCK,
     tarstream.DIRECTORY: FOLDER, tarstream.FIFO: FIFO,
@@ -182,50 +184,85 @@ def spool(
 
 async def receive(stream: AsyncIterator[bytes], folder: Path) -> SpooledContext:
     """Like `spool`, from a client's request as it arrives; gzip, xz, bzip2 and zstd are undone."""
-    arriving = _Arriving(stream, asyncio.get_running_loop())
+    arriving = _Arriving(asyncio.get_running_loop())
+    feeding = asyncio.ensure_future(arriving.feed(stream))
     try:
         return await asyncio.to_thread(lambda: spool(decompressed(cast(BinaryIO, arriving)), folder))
     except OSError as error:
+        if error is arriving.failure:
+            raise
         raise SystemFailure(f"the build context could not be kept: {error.strerror}", error.errno) from error
     finally:
-        arriving.abandon()
+        feeding.cancel()
+        await asyncio.gather(feeding, return_exceptions=True)
 
 
 class _Arriving(io.RawIOBase):
-    """An asynchronous stream read from a thread, a chunk at a time: the sender is never outrun."""
+    """An asynchronous stream read from a thread. The sender gets ahead of the reader by a few megabytes at most.
 
-    def __init__(self, stream: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -> None:
-        self._stream = stream
+    Clients send an archive in a thousand pieces: the two sides wait for each other only when they must.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._pieces: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._left = memoryview(b"")
-        self._pending: concurrent.futures.Future[bytes] | None = None
-        self._abandoned = False
+        self._lock = threading.Lock()
+        self._waiting = 0  # bytes that were put and not yet read
+        self._room = asyncio.Event()
+        self._ended = False
+        self.failure: BaseException | None = None
+
+    async def feed(self, stream: AsyncIterator[bytes]) -> None:
+        """Hands over the stream, to its end or to when nobody wants the rest: then the task is cancelled."""
+        try:
+            async for piece in stream:
+                if not piece:
+                    continue
+                with self._lock:
+                    self._waiting += len(piece)
+                    full = self._waiting > _AHEAD
+                    if full:
+                        self._room.clear()
+                self._pieces.put(piece)
+                if full:
+                    await self._room.wait()
+        except BaseException as error:
+            self.failure = error
+            raise
+        finally:
+            self._pieces.put(None)
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1, /) -> bytes:
-        if not self._left and not self._abandoned:
-            self._pending = asyncio.run_coroutine_threadsafe(self._next(), self._loop)
-            try:
-                self._left = memoryview(self._pending.result())
-            except concurrent.futures.CancelledError:
-                raise InvalidInput("the build context was cut off") from None
+        if not self._left and not self._ended:
+            self._left = memoryview(self._next())
         taken = self._left if size < 0 else self._left[:size]
         self._left = self._left[len(taken) :]
         return bytes(taken)
 
-    async def _next(self) -> bytes:
-        async for chunk in self._stream:
-            if chunk:
-                return chunk
-        return b""
-
-    def abandon(self) -> None:
-        """Lets go of a thread that still waits: nobody wants the rest."""
-        self._abandoned = True
-        if self._pending is not None:
-            self._pending.cancel()
+    def _next(self) -> bytes:
+        """As much as is there, or the next piece; empty at the end."""
+        found: list[bytes] = []
+        while not self._ended and (not found or not self._pieces.empty()):
+            piece = self._pieces.get()
+            if piece is None:
+                self._ended = True
+            else:
+                found.append(piece)
+        if self._ended and self.failure is not None:
+            if isinstance(self.failure, asyncio.CancelledError):
+                raise InvalidInput("the build context was cut off")
+            raise self.failure
+        together = b"".join(found) if len(found) != 1 else found[0]
+        with self._lock:
+            was_full = self._waiting > _AHEAD
+            self._waiting -= len(together)
+        if was_full:
+            self._loop.call_soon_threadsafe(self._room.set)
+        return together
 
 
 def _path(name: str) -> str:
