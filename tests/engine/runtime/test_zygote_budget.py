@@ -7,7 +7,18 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-HEAVY = {"asyncio", "dataclasses", "inspect", "logging", "msgspec", "platform", "pathlib", "shutil", "traceback", "typing"}
+HEAVY = {
+    "asyncio",
+    "dataclasses",
+    "inspect",
+    "logging",
+    "msgspec",
+    "platform",
+    "pathlib",
+    "shutil",
+    "traceback",
+    "typing",
+}
 
 
 def test_the_zygote_imports_little() -> None:
