@@ -103,8 +103,8 @@ class BlobStore:
     def __iter__(self) -> Iterator[str]:
         """The digest of every blob."""
         for folder in sorted(self._blobs.iterdir()):
-            for entry in os.scandir(folder):
-                digest = f"{folder.name}:{entry.name}"
+            for name in os.listdir(folder):
+                digest = f"{folder.name}:{name}"
                 if digests.is_digest(digest):
                     yield digest
 

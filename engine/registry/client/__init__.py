@@ -6,12 +6,14 @@ from engine.registry.client.login import domain_of, login
 from engine.registry.client.progress import Progress, ProgressEvent
 from engine.registry.client.pull import pull
 from engine.registry.client.push import Pushed, push
+from engine.registry.client.search import Found, search
 from engine.registry.client.tags import list_tags
 from engine.registry.client.transport import Patience, RegistryClient
 
 __all__ = [
     "Auth",
     "Described",
+    "Found",
     "Patience",
     "Progress",
     "ProgressEvent",
@@ -23,4 +25,5 @@ __all__ = [
     "login",
     "pull",
     "push",
+    "search",
 ]
