@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from engine.api import answer, filters, imagejson
 from engine.api.call import Call
-from engine.api.errors import NotImplementedHere
+from engine.api.credentials import auth_from
 from engine.api.router import Routes
 from engine.containers import times
 from engine.errors import InvalidInput
 from engine.images.image import Deleted, Image
-from engine.images.reference import Reference
+from engine.images.reference import DEFAULT_DOMAIN, Reference
+from engine.registry.client import Found
+from engine.registry.client import search as registry_search
 
 routes = Routes()
 _FILTERS = frozenset({"reference", "dangling", "label", "label!", "before", "since", "until"})
@@ -142,7 +145,27 @@ def _deleted(call: Call, removed: Sequence[Deleted], known: str = "") -> list[di
 
 @routes.add("GET", "/images/search")
 async def search(call: Call) -> web.StreamResponse:
-    raise NotImplementedHere("this engine does not search registries")
+    """`docker search [REGISTRY/]TERM`: registries of our kind and Docker Hub can be searched."""
+    wanted = call.filters()
+    filters.check(wanted, {"is-official", "is-automated", "stars"})
+    first, slash, rest = call.text("term").partition("/")
+    elsewhere = slash and ("." in first or ":" in first or first == "localhost")
+    found = await registry_search(
+        call.rooms.registry,
+        first if elsewhere else DEFAULT_DOMAIN,
+        rest if elsewhere else call.text("term"),
+        limit=call.number("limit") or 25,
+        auth=auth_from(call),
+    )
+    return answer.json([msgspec.to_builtins(each) for each in found if _is_sought(each, wanted)])
+
+
+def _is_sought(found: Found, wanted: dict[str, list[str]]) -> bool:
+    return (
+        filters.any_of(wanted.get("is-official"), lambda value: (value in {"1", "true"}) == found.is_official)
+        and filters.any_of(wanted.get("is-automated"), lambda value: (value in {"1", "true"}) == found.is_automated)
+        and all(value.isdigit() and found.star_count >= int(value) for value in wanted.get("stars", []))
+    )
 
 
 def publish(call: Call, action: str, actor: str, attributes: dict[str, str]) -> None:

@@ -83,3 +83,21 @@ def test_login(wire: Wire) -> None:
     assert wire.ask("POST", "/auth", {}).status == 400
     body = {"username": "a", "password": "b", "serveraddress": "127.0.0.1:1"}
     assert wire.ask("POST", "/auth", body).status in (500, 503)
+
+
+def test_search(wire: Wire, client: docker.DockerClient, registry: str, request: pytest.FixtureRequest) -> None:
+    name = f"{registry}/team/sought"
+    client.images.get(BUSYBOX).tag(name, "1")
+    wire.ask("POST", f"/images/{name}/push?tag=1")
+    client.images.remove(f"{name}:1")
+    answer = wire.ask("GET", f"/images/search?term={registry}/sought&limit=5")
+    if "debian" in request.node.name:
+        assert answer.status == 503
+        assert b"can't be searched" in answer.body
+        return
+    assert [found["name"] for found in json.loads(answer.body)] == ["team/sought"]
+    assert [found["name"] for found in client.images.search(f"{registry}/sought")] == ["team/sought"]
+    asked = f"/images/search?term={registry}/sought"
+    assert wire.ask("GET", asked + '&filters={"stars":["1"]}').body.strip() == b"[]"
+    assert wire.ask("GET", asked + "&limit=101").status == 400
+    assert wire.ask("GET", asked + '&filters={"x":["1"]}').status == 400
