@@ -89,10 +89,15 @@ async def _start(room: Room, container: Container, live: Live) -> int:
         ),
     )
     pid = await _create(room, container, spec, lower)
-    if borrowed is None and not host_network:
-        await plugging.plug(room, container, Path(f"/proc/{pid}/ns/net"))
-    for session in live.pending:
-        await session.bind(room.launcher)
+    try:
+        if borrowed is None and not host_network:
+            await plugging.plug(room, container, Path(f"/proc/{pid}/ns/net"))
+        for session in live.pending:
+            await session.bind(room.launcher)
+    except (EngineError, OSError):
+        # Its first process, building its world meanwhile, may have failed before: then that is the reason.
+        await room.launcher.ready(container.id)
+        raise
     live.pending.clear()
     await room.launcher.start(container.id)
     return pid

@@ -175,23 +175,26 @@ class Launcher:
         log: LogConfig | None,
         open_stdin: bool = False,
     ) -> int:
-        """Makes the container up to the gate before its program; returns its init's pid on the host.
+        """Gives birth to the container's init, which builds its world and then waits at the gate before its program;
+        returns its pid on the host at once. Where it can't build it, `ready` and `start` say why.
 
-        Raises Conflict (the id is taken), ExecFailed, SystemFailure.
+        Raises Conflict (the id is taken), SystemFailure.
         """
         group = self._group_of(id, spec.linux.cgroups_path)
         request = {
             "container": id,
-            "spec": json.loads(msgspec.json.encode(spec)),
-            "cgroup": group,
             "rootfs": _plain(rootfs),
             "log": _plain(log),
             "open_stdin": open_stdin,
             "seccomp": _filter(spec.linux.seccomp),
         }
+        root = spec.root
+        if rootfs is not None:
+            root = msgspec.structs.replace(root, path=str(self._exec_root / "rootfs"))
         # The zygote takes the compiled filter; the profile would only fill its memory.
-        request["spec"].get("linux", {}).pop("seccomp", None)
-        answer, _ = await self._ask("create", request)
+        linux = msgspec.structs.replace(spec.linux, seccomp=None, cgroups_path=group)
+        plain = msgspec.json.encode(msgspec.structs.replace(spec, root=root, linux=linux))
+        answer, _ = await self._ask("create", request, spec=plain)
         self._groups[id] = group
         return int(answer["pid"])
 
@@ -205,8 +208,12 @@ class Launcher:
         _, received = await self._ask("mount", {"rootfs": _plain(rootfs), "linux": linux})
         return received[0]
 
+    async def ready(self, id: str) -> None:  # noqa: A002
+        """Returns when the container waits at the gate. Raises SystemFailure where its world can't be built."""
+        await self._ask("ready", {"container": id})
+
     async def start(self, id: str) -> None:  # noqa: A002
-        """Opens the gate. Raises ExecFailed where the program cannot be started."""
+        """Opens the gate. Raises ExecFailed where the program cannot be started, SystemFailure as `ready`."""
         await self._ask("start", {"container": id})
 
     async def exec(
@@ -361,7 +368,7 @@ class Launcher:
             raise SystemFailure(f"container {name}: {error.strerror}: {error.filename}", error.errno) from None
 
     async def _ask(
-        self, op: str, request: dict[str, Any], fds: tuple[int, ...] = ()
+        self, op: str, request: dict[str, Any], fds: tuple[int, ...] = (), *, spec: bytes = b""
     ) -> tuple[dict[str, Any], builtins.list[int]]:
         if self._lost:
             raise SystemFailure("the process that holds the containers has died: restart the engine")
@@ -372,7 +379,7 @@ class Launcher:
         message = {"id": number, "op": op, **request}
         while True:
             try:
-                protocol.send(self._socket, message, fds)
+                protocol.send(self._socket, message, fds, spec=spec)
                 break
             except BlockingIOError:
                 await asyncio.sleep(0.001)
@@ -524,8 +531,7 @@ def _reclaim(exec_root: Path, cgroup_parent: str) -> None:
 
 def _recorded_groups(exec_root: Path) -> Iterator[str]:
     """Of the containers that the zygote had: not all need be below the engine's own group."""
-    for record in (exec_root / "containers").glob("*/state.json"):
-        try:
-            yield json.loads(record.read_bytes())["cgroup"]
-        except (OSError, ValueError, KeyError):
-            continue
+    for note in (exec_root / "containers").glob("*"):
+        with contextlib.suppress(OSError):
+            if path := note.read_text():
+                yield path

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import array
-import contextlib
 import fcntl
-import json
 import os
 import socket
 import struct
@@ -18,6 +16,8 @@ from engine.runtime.zygote.logpump import LogFile, Stream
 TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
 if TYPE_CHECKING:
     from typing import Any
+
+    Answer = Callable[[dict[str, Any]], None]
 
 _HEAR_FLAGS = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
 
@@ -76,18 +76,29 @@ class Exec(Process):
 class Container(Process):
     """One container. `status` is created, running or stopped."""
 
-    def __init__(self, name: str, cgroup: str, spec: dict[str, Any], folder: str) -> None:
+    def __init__(self, name: str, spec: dict[str, Any], log: dict[str, Any] | None) -> None:
         super().__init__(name)
-        self.cgroup = cgroup
-        self.folder = folder
+        linux = spec["linux"]
+        self.cgroup: str = linux["cgroupsPath"]
         self.tty = bool(spec["process"].get("terminal"))
-        linux = spec.get("linux", {})
         self.mappings = {key: linux[key] for key in ("uidMappings", "gidMappings") if linux.get(key)}
-        self.users = any(namespace["type"] == "user" for namespace in linux.get("namespaces", ()))
+        namespaces = linux.get("namespaces", ())
+        self.users = any(namespace["type"] == "user" for namespace in namespaces)
+        self.own_pids = any(each["type"] == "pid" and not each.get("path") for each in namespaces)
         self.status = "created"
+        self.error: dict[str, Any] | None = None
+        """Why it will never run."""
+        self.ready = False
+        self.begun = False
+        """Whether the gate before its program has been opened."""
+        self.creator: Answer | None = None
+        self.starter: Answer | None = None
+        self.onlookers: list[Answer] = []
+        """Who waits for it to be ready, or to fail."""
         self.stdin: int | None = None
         self.output: tuple[int, int] = (-1, -1)
         self.streams: list[Stream] = []
+        self.log_wanted = log
         self.log: LogFile | None = None
         self.execs: dict[str, Exec] = {}
         self.oom_base = 0
@@ -105,7 +116,6 @@ class Container(Process):
         if stdio:
             self.stdin = stdio[0] if stdio[0] >= 0 else None
             self.output = (stdio[1], stdio[2])
-        self.record()
 
     def close_stdin(self) -> None:
         if self.stdin is not None:
@@ -117,7 +127,9 @@ class Container(Process):
             fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
 
     def end(self, code: int, oom_killed: bool) -> None:
-        self.status, self.code, self.oom_killed = "stopped", code, oom_killed
+        self.code, self.oom_killed = code, oom_killed
+        if self.status == "running":
+            self.status = "stopped"
         self.finished_at = time.time()
         self.close_stdin()
         if not self.streams:
@@ -130,7 +142,6 @@ class Container(Process):
         os.close(self.pidfd)
         self.pidfd = -1
         self.sync.close()
-        self.record()
 
     def exit_record(self) -> dict[str, Any]:
         return {
@@ -150,20 +161,6 @@ class Container(Process):
             "started_at": self.started_at,
         }
         return state | ({"exit": self.exit_record()} if self.status == "stopped" else {})
-
-    def record(self) -> None:
-        """Writes the state down, so that it can be known even when nobody is left to tell it."""
-        path = f"{self.folder}/state.json"
-        with open(f"{path}.new", "w", encoding="utf-8") as file:
-            json.dump(self.state(), file)
-        os.rename(f"{path}.new", path)
-
-    def erase(self) -> None:
-        for name in ("state.json", "state.json.new"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{self.folder}/{name}")
-        with contextlib.suppress(FileNotFoundError):
-            os.rmdir(self.folder)
 
 
 def exit_code(result: os.waitid_result | None) -> int:

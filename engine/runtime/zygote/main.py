@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 Handler = Callable[[], None]
 
+FOLDERS = ("rootfs", "containers", "lower")
+"""Below the exec root: where a root is mounted, notes of control groups, where layers are mounted for a moment."""
 _QUIET_SECONDS = 0.01
 """After this long without anything to do there is time to fill the pool."""
 
@@ -42,18 +44,17 @@ _QUIET_SECONDS = 0.01
 class Zygote:
     """The loop: one poll over the launcher's connections, the children's pidfds, their gates and their output."""
 
-    def __init__(self, exec_root: str, hosts: HostMounts) -> None:
+    def __init__(self, exec_root: str, cgroup_parent: str, hosts: HostMounts) -> None:
         self._root = exec_root
+        self._parent = cgroup_parent
         self._hosts = hosts
-        self._mount_point = f"{exec_root}/rootfs"
         self._poll = select.epoll()
         self._handlers: dict[int, Handler] = {}
         self._containers: dict[str, Container] = {}
         self._clients: list[socket.socket] = []
         self._pool = Pool()
         self._going = True
-        os.makedirs(self._mount_point, mode=0o700, exist_ok=True)
-        for folder in ("containers", "lower"):
+        for folder in FOLDERS:
             os.makedirs(f"{exec_root}/{folder}", mode=0o700, exist_ok=True)
 
     # The loop
@@ -145,11 +146,12 @@ class Zygote:
     # Operations
 
     def _do_create(self, client: socket.socket, request: dict[str, Any], _: list[int]) -> dict[str, Any] | None:
+        """Answers once its first process is born, so that it can be put on its networks while it builds its world; with
+        a terminal, once that is there. What fails later on is told to whoever starts it."""
         name = request["container"]
         if name in self._containers:
             raise OSError(errno.EEXIST, "a container of this id exists", name)
-        container = Container(name, request["cgroup"], request["spec"], f"{self._root}/containers/{name}")
-        os.makedirs(container.folder, mode=0o700, exist_ok=True)
+        container = Container(name, request["spec"], request.get("log"))
         try:
             self._spawn(container, request)
         except OSError:
@@ -157,33 +159,60 @@ class Zygote:
                 self._forget(container)
             raise
         self._containers[name] = container
+        self._watch(container.sync.fileno(), partial(self._hear, container))
+        if container.tty:
+            container.creator = partial(self._reply, client, request["id"])
+            return None
+        self._pump(container)
+        return {"ok": {"pid": container.pid}}
 
-        def ready() -> None:
-            message, descriptors = container.hear()
-            if message is None:
-                return
-            if message == b"terminal":
-                container.terminal = descriptors[0]
-                return
-            self._unwatch(container.sync.fileno())
-            if message == b"ready":
-                self._pump(container, request)
-                self._reply(client, request["id"], {"ok": {"pid": container.pid}})
-                return
-            self._reply(client, request["id"], {"error": _told(message)})
-            container.failed = True
+    def _hear(self, container: Container) -> None:
+        """What its first process says until it is the program."""
+        message, descriptors = container.hear()
+        if message is None:
+            return
+        if message == b"terminal":
+            container.terminal = descriptors[0]
+            return
+        if message == b"ready":
+            container.ready = True
+            if container.creator is not None:
+                self._pump(container)
+                container.creator({"ok": {"pid": container.pid}})
+                container.creator = None
+            self._tell(container.onlookers, {"ok": {}})
+            self._open_gate(container)
+            return
+        self._unwatch(container.sync.fileno())
+        container.sync.close()
+        if message or not container.begun:
+            self._fail(container, _told(message))
+            return
+        container.status = "running"
+        container.started_at = time.time()
+        if container.starter is not None:
+            container.starter({"ok": {}})
 
-        self._watch(container.sync.fileno(), ready)
-        return None
+    def _fail(self, container: Container, error: dict[str, Any]) -> None:
+        container.error = error
+        asked = [each for each in (container.creator, container.starter) if each is not None]
+        self._tell([*asked, *container.onlookers], {"error": error})
+        container.onlookers.clear()
+        # Nobody knows of it whose creation was never answered.
+        container.doomed = container.doomed or container.creator is not None
+
+    @staticmethod
+    def _tell(answers: list[Callable[[dict[str, Any]], None]], answer: dict[str, Any]) -> None:
+        for each in answers[:]:
+            each(answer)
 
     def _spawn(self, container: Container, request: dict[str, Any]) -> None:
         spec = request["spec"]
         group = cgroup(container.cgroup)
         group.create()
+        self._note_group(container)
         container.oom_base = group.oom_kills()
-        spec.setdefault("linux", {})["cgroupsPath"] = container.cgroup
-        spec["root"]["path"] = self._mount_point if request.get("rootfs") else spec["root"]["path"]
-        stdio, far = ([], []) if spec["process"].get("terminal") else _pipes(request.get("open_stdin", False))
+        stdio, far = ([], []) if container.tty else _pipes(request.get("open_stdin", False))
         owned(far, spec)
         pid, ours = self._beget(group, request, far)
         for fd in far:
@@ -193,7 +222,7 @@ class Zygote:
         try:
             users = map_ids(pid, spec)
             # Only now: under a limit of one process nobody could be born beside the visiting zygote.
-            group.apply(spec.get("linux", {}).get("resources") or {})
+            group.apply(spec["linux"].get("resources") or {})
             score_oom(pid, spec["process"].get("oomScoreAdj"))
             trees = detached.mounts(request, users, f"{self._root}/lower", self._hosts)
             try:
@@ -205,9 +234,15 @@ class Zygote:
                     os.close(users)
         except OSError:
             # Its end is seen and cleared up by _reap, as any other's.
-            container.failed = True
+            container.doomed = True
             signal.pidfd_send_signal(container.pidfd, signal.SIGKILL)
             raise
+
+    def _note_group(self, container: Container) -> None:
+        """A group that is not below the engine's own is found by this note, should nobody be left to tell of it."""
+        if not container.cgroup.startswith(f"{self._parent}/"):
+            with open(f"{self._root}/containers/{container.name}", "w", encoding="utf-8") as note:
+                note.write(container.cgroup)
 
     def _beget(self, group: Cgroup, request: dict[str, Any], stdio: list[int]) -> tuple[int, socket.socket]:
         """The container's first process, from the pool or newly born: its pid, and our end of its socket."""
@@ -225,8 +260,8 @@ class Zygote:
         theirs.close()
         return pid, ours
 
-    def _pump(self, container: Container, request: dict[str, Any]) -> None:
-        log = log_file(request.get("log"))
+    def _pump(self, container: Container) -> None:
+        log = log_file(container.log_wanted)
         container.log = log
         if container.terminal is not None:
             streams = [Stream("stdout", container.terminal, log)]
@@ -264,27 +299,30 @@ class Zygote:
 
     def _do_start(self, client: socket.socket, request: dict[str, Any], _: list[int]) -> dict[str, Any] | None:
         container = self._get(request)
-        if container.status != "created":
+        if container.status != "created" or container.starter is not None:
             raise OSError(errno.EINVAL, f"the container is {container.status}", container.name)
-        container.sync.send(b"exec")
-
-        def gone() -> None:
-            message, _ = container.hear()
-            if message is None:
-                return
-            self._unwatch(container.sync.fileno())
-            container.sync.close()
-            if message:
-                container.failed = True
-                self._reply(client, request["id"], {"error": _told(message)})
-            else:
-                container.status = "running"
-                container.started_at = time.time()
-                container.record()
-                self._reply(client, request["id"], {"ok": {}})
-
-        self._watch(container.sync.fileno(), gone)
+        if container.error is not None:
+            return {"error": container.error}
+        container.starter = partial(self._reply, client, request["id"])
+        self._open_gate(container)
         return None
+
+    def _open_gate(self, container: Container) -> None:
+        if container.ready and container.starter is not None and not container.begun:
+            # Whether it has gone meanwhile is seen by its end.
+            with contextlib.suppress(OSError):
+                container.sync.send(b"exec")
+                container.begun = True
+
+    def _do_ready(self, client: socket.socket, request: dict[str, Any], _: list[int]) -> dict[str, Any] | None:
+        """Answers when the container waits at the gate, or can't."""
+        container = self._get(request)
+        if container.error is not None:
+            return {"error": container.error}
+        if not container.ready:
+            container.onlookers.append(partial(self._reply, client, request["id"]))
+            return None
+        return {"ok": {}}
 
     def _do_exec(self, client: socket.socket, request: dict[str, Any], fds: list[int]) -> dict[str, Any] | None:
         container = self._get(request)
@@ -384,7 +422,7 @@ class Zygote:
             return {"ok": {}}
         if container.status == "running":
             raise OSError(errno.EBUSY, "the container still runs", container.name)
-        if container.status == "created":
+        if container.status == "created" and container.pidfd >= 0:
             # Its id is free once its first process has gone.
             container.deleters.append(partial(self._reply, client, request["id"], {"ok": {}}))
             container.doomed = True
@@ -416,19 +454,22 @@ class Zygote:
         self._hear_the_rest(container)
         code = exit_code(os.waitid(os.P_PIDFD, container.pidfd, os.WEXITED))
         group = cgroup(container.cgroup)
-        for pid in group.processes():
-            _signal(pid, signal.SIGKILL)
+        if not container.own_pids:
+            # Else the kernel has killed all the others already: they lived in its first process's namespace.
+            for pid in group.processes():
+                _signal(pid, signal.SIGKILL)
         for stream in container.streams:
             self._unwatch(stream.fd)
             stream.drain()
             os.close(stream.fd)
             # Whoever is behind is given the rest.
             self._settle(stream)
-        announced = container.status == "running"
         container.end(code, group.oom_kills() > container.oom_base)
-        if announced:
+        if container.status == "stopped":
             self._announce({"event": "exit", "container": container.name, "exec": None, **container.exit_record()})
-        if container.doomed or (container.failed and not announced):
+        elif container.error is None:
+            self._fail(container, _told(b""))
+        if container.doomed:
             self._forget(container)
 
     def _reap_exec(self, container: Container, run: Exec) -> None:
@@ -455,7 +496,8 @@ class Zygote:
             cgroup(container.cgroup).remove()
         except OSError as error:
             print(f"{container.name}: its cgroup stays: {error}", file=sys.stderr, flush=True)
-        container.erase()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self._root}/containers/{container.name}")
         for answer in container.deleters:
             answer()
 
@@ -501,7 +543,7 @@ def main(exec_root: str, cgroup_parent: str, listener_fd: int, hosts_mounts: int
     listener = socket.socket(fileno=listener_fd)
     for fd in (hosts_mounts, hosts_root):
         os.set_inheritable(fd, False)
-    zygote = Zygote(exec_root, HostMounts(hosts_mounts, hosts_root))
+    zygote = Zygote(exec_root, cgroup_parent, HostMounts(hosts_mounts, hosts_root))
     # What every child would look up for itself.
     capabilities.own_bounding()
     hierarchies()
@@ -510,6 +552,6 @@ def main(exec_root: str, cgroup_parent: str, listener_fd: int, hosts_mounts: int
     gc.disable()
     zygote.serve(listener)
     os.unlink(f"{exec_root}/zygote.sock")
-    for folder in ("rootfs", "containers", "lower"):
+    for folder in FOLDERS:
         os.rmdir(f"{exec_root}/{folder}")
     cgroup(cgroup_parent).remove()

@@ -33,8 +33,11 @@ def widen(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, option, 2 * MAX_PACKET)
 
 
-def send(sock: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
+def send(sock: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = (), *, spec: bytes = b"") -> None:
+    """`spec` is JSON already, and becomes the message's `spec`."""
     raw = json.dumps(message, separators=(",", ":")).encode()
+    if spec:
+        raw = b'%b,"spec":%b}' % (raw[:-1], spec)
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
     # A peer that does not read must not stop us: its socket's buffer is all the patience there is.
     sock.sendmsg([raw], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
