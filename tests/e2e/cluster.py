@@ -70,7 +70,7 @@ class Cluster:
         for index in range(len(self.names)):
             self.start_engine(index)
         for index in range(len(self.names)):
-            wait_for(lambda index=index: self._listens(index), "an engine's start")
+            self.await_engine(index)
             self.engine(index).api.import_image_from_data(
                 busybox_root(), repository=BUSYBOX.partition(":")[0], tag=BUSYBOX.partition(":")[2]
             )
@@ -100,6 +100,9 @@ class Cluster:
 
     def socket(self, index: int) -> Path:
         return self.folder / f"e{index}.sock"
+
+    def await_engine(self, index: int) -> None:
+        wait_for(lambda: self._listens(index), f"the start of the engine of host {self.names[index]}")
 
     def _listens(self, index: int) -> bool:
         """The socket's file is there a moment before anybody listens at it."""
@@ -146,7 +149,7 @@ class Cluster:
     def close(self) -> None:
         try:
             for index in range(len(self.names)):
-                if self.socket(index).exists():
+                if self._listens(index):
                     for each in self.engine(index).containers.list(all=True):
                         each.remove(force=True)
         finally:

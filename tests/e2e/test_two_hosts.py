@@ -93,6 +93,7 @@ def test_a_worker_and_an_engine_killed_in_a_rollout_cost_only_time(cluster: Clus
             process.wait()
             cluster.processes.running.remove((name, process))
     cluster.start_engine(1)
+    cluster.await_engine(1)
     cluster.start_worker(1)
     run = cluster.ended(number, 120)
     wanted = "3" if run["state"] == "passed" else "2"
