@@ -402,7 +402,7 @@ class Launcher:
             if packet is None:
                 self._disconnected()
                 return
-            message, received = packet
+            message, received, _ = packet
             if "event" in message:
                 self._exited(message)
                 continue

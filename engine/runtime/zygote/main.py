@@ -53,6 +53,8 @@ class Zygote:
         self._containers: dict[str, Container] = {}
         self._clients: list[socket.socket] = []
         self._pool = Pool()
+        self._packet = b""
+        """The request at hand as it came."""
         self._going = True
         for folder in FOLDERS:
             os.makedirs(f"{exec_root}/{folder}", mode=0o700, exist_ok=True)
@@ -115,7 +117,7 @@ class Zygote:
             self._clients.remove(client)
             client.close()
             return
-        request, descriptors = packet
+        request, descriptors, self._packet = packet
         try:
             answer = getattr(self, f"_do_{request['op']}")(client, request, descriptors)
         except OSError as error:
@@ -249,7 +251,7 @@ class Zygote:
         doors = group.doors()
         if doors is not None:
             try:
-                taken = self._pool.hand_over(request, doors, stdio)
+                taken = self._pool.hand_over(request, self._packet, doors, stdio)
             finally:
                 for door in doors:
                     os.close(door)

@@ -8,7 +8,6 @@ be made beforehand, for it shows the group that its first process is in. Standar
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 
@@ -57,12 +56,12 @@ class Pool:
         self._waiting.append((pid, ours))
 
     def hand_over(
-        self, request: dict[str, Any], doors: list[int], stdio: list[int]
+        self, request: dict[str, Any], packet: bytes, doors: list[int], stdio: list[int]
     ) -> tuple[int, socket.socket] | None:
         """Gives a container to one who waits; returns its pid and our end of its socket.
 
-        `doors`: descriptors by which it brings itself into the container's control group. None where nobody waits,
-        or where the container is not of the kind that they were born for.
+        `packet` is the request as it came. `doors` are descriptors by which it brings itself into the container's
+        control group. None where nobody waits, or where the container is not of the kind that they were born for.
         """
         if not _fits(request):
             return None
@@ -70,7 +69,7 @@ class Pool:
         while self._waiting:
             pid, sync = self._waiting.pop(0)
             try:
-                _give(sync, request, doors, stdio)
+                _give(sync, packet, doors, stdio)
             except OSError:
                 # It was killed meanwhile, by the kernel for want of memory say.
                 _dismiss(pid, sync)
@@ -90,11 +89,11 @@ def _fits(request: dict[str, Any]) -> bool:
     return bool(request.get("rootfs")) and wanted == _KINDS and len(namespaces) == len(_KINDS)
 
 
-def _give(sync: socket.socket, request: dict[str, Any], doors: list[int], stdio: list[int]) -> None:
+def _give(sync: socket.socket, packet: bytes, doors: list[int], stdio: list[int]) -> None:
     """The request goes through memory of its own: it may be larger than a packet of a narrow socket."""
     memory = os.memfd_create("request", os.MFD_CLOEXEC)
     try:
-        os.write(memory, json.dumps(request).encode())
+        os.write(memory, packet)
         protocol.send_raw(sync, b"%d" % len(doors), (memory, *doors, *stdio))
     finally:
         os.close(memory)

@@ -60,8 +60,8 @@ def receive_raw(sock: socket.socket, most: int) -> tuple[bytes, list[int]]:
     return message, list(descriptors)
 
 
-def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """The next packet, or None at the end. The descriptors are the caller's to close."""
+def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int], bytes] | None:
+    """The next packet, its descriptors, which are the caller's to close, and its bytes; None at the end."""
     space = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
     length, ancillary, flags, _ = sock.recvmsg_into([_incoming], space, socket.MSG_CMSG_CLOEXEC)
     descriptors = array.array("i")
@@ -74,7 +74,8 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
         for descriptor in descriptors:
             os.close(descriptor)
         raise OSError(90, "a packet was larger than the protocol allows")
-    return json.loads(_incoming[:length].tobytes()), list(descriptors)
+    raw = _incoming[:length].tobytes()
+    return json.loads(raw), list(descriptors), raw
 
 
 def failure(error: OSError, stage: str = "") -> dict[str, Any]:
