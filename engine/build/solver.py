@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack
@@ -33,6 +34,7 @@ from engine.build.results import Standing
 from engine.build.selection import digest_of, pick
 from engine.build.stepcache import Result
 from engine.build.steps.add import unpacked
+from engine.build.steps.binds import LaidOut, Shown, in_layers
 from engine.build.steps.copy import Source, copy_files, make_folder
 from engine.build.steps.download import download, file_name
 from engine.build.steps.repository import checkout, is_commit
@@ -85,6 +87,7 @@ class Solver:
         self._epoch = epoch
         self._tell = tell
         self._spaces = config.data_root / "build" / "steps"
+        self._laid_out = LaidOut(tree, self._spaces / secrets.token_hex(8))
         self._host_ca = host_bundle() if config.trust_host_ca else None
         self._solved: dict[int, asyncio.Task[Standing]] = {}
         self._numbers: dict[int, int] = {}
@@ -101,6 +104,8 @@ class Solver:
                     self._solved[position] = group.create_task(self._stage(position))
         except BaseExceptionGroup as failures:
             raise _first(failures) from None
+        finally:
+            await in_thread(self._laid_out.remove)
         standing = self._solved[target].result()
         config = self._stages[target].work.config
         newest = max((entry.created or "" for entry in standing.history), default="")
@@ -186,17 +191,45 @@ class Solver:
 
     async def _run(self, run: RunCommand, standing: Standing, number: int) -> Standing:
         async with AsyncExitStack() as stack:
+            origins = dict(zip(run.mounts, run.origins, strict=True))
+            standings = {
+                mount: await self._origin(origin)
+                for mount, origin in origins.items()
+                if origin is not None and mount.type in ("bind", "cache")
+            }
+            # What is behind each mount, without reading it: as good as its content, where it is another's layers.
+            pins = [
+                cachekey.pinned(standings[mount].chain, [mount.source]) if mount in standings else ""
+                for mount in run.mounts
+                if mount.type == "bind"
+            ]
+            fast: tuple[str, ...] = ()
+            if pins and all(pins):
+                fast = (cachekey.run_key(standing.chain, run, pins),)
+                if (known := await self._known(fast[0], standing, run)) is not None:
+                    self._tell(progress.StepCached(number))
+                    return known
             trees = {
-                mount: await self._mount_tree(mount, origin, stack)
-                for mount, origin in zip(run.mounts, run.origins, strict=True)
+                mount: stack.enter_context(standings[mount].tree())
+                if mount in standings
+                else self._tree
+                if mount.type == "bind"
+                else EmptyTree()
+                for mount in run.mounts
             }
             inputs = [await self._mount_input(mount, trees[mount]) for mount in run.mounts]
+
+            def show(mount: Mount) -> Shown:
+                (picked,) = pick(trees[mount], [mount.source or "/"], what="source of the mount")
+                if mount in standings:
+                    return in_layers(standings[mount].lower, picked.path)
+                return self._laid_out.show(picked)
 
             async def work(space: Workspace) -> bool:
                 async with AsyncExitStack() as held:
                     self._lend_ids(run, space)
                     preparation = RunPreparation(
-                        run, self._request, space, self._caches, lambda mount: trees[mount], held
+                        run, self._request, space, self._caches, lambda mount: trees[mount], show, held
                     )
                     prepared = await preparation.prepare(standing.lower, self._host_ca)
                     exit_ = await self._run_step(
@@ -217,7 +250,7 @@ class Solver:
                 return not space.untouched
 
             key = cachekey.run_key(standing.chain, run, inputs)
-            return await self._made(run, standing, number, key, work)
+            return await self._made(run, standing, number, key, work, also=fast)
 
     async def _copy(self, copy: CopyFiles, standing: Standing, number: int) -> Standing:
         async with AsyncExitStack() as stack:
@@ -371,14 +404,6 @@ class Solver:
             return Standing()
         image = await self._preparation.image(origin)
         return await in_thread(lambda: self._from_image(image))
-
-    async def _mount_tree(self, mount: Mount, origin: int | str | None, stack: AsyncExitStack) -> Tree:
-        if mount.type not in ("bind", "cache"):
-            return EmptyTree()
-        if origin is None:
-            return self._tree if mount.type == "bind" else EmptyTree()
-        standing = await self._origin(origin)
-        return stack.enter_context(standing.tree())
 
     async def _mount_input(self, mount: Mount, tree: Tree) -> str:
         if mount.type != "bind":

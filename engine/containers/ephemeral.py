@@ -29,13 +29,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepMount:
-    """Something of the host, or a fresh tmpfs (`source` None, `size` in bytes), shown at `target`."""
+    """Something of the host, or a fresh tmpfs (`source` None, `size` in bytes), shown at `target`.
+
+    `layers` are shown one over the other in place of a `source`, topmost first; what is written goes to `upper`,
+    which has `work` beside it, or nothing can be written: then there must be two layers.
+    """
 
     target: str
     source: Path | None = None
     read_only: bool = False
     size: int | None = None
     mode: int = 0o1777
+    layers: tuple[Path, ...] = ()
+    upper: Path | None = None
+    work: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -212,6 +219,11 @@ def _spec(
 
 
 def _mount(mount: StepMount, *, mapped: bool) -> Mount:
+    if mount.layers:
+        options = ["nosuid", "nodev", *(f"lowerdir+={layer}" for layer in mount.layers)]
+        if mount.upper is not None:
+            options += [f"upperdir={mount.upper}", f"workdir={mount.work}", "volatile"]
+        return Mount(destination=mount.target, type="overlay", source="overlay", options=options)
     if mount.source is None:
         options = ["nosuid", "nodev", f"mode={mount.mode:o}"]
         options += [f"size={mount.size}"] if mount.size else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -12,16 +13,18 @@ from pathlib import Path
 from engine.build.actions import RunCommand
 from engine.build.agentpassage import passage
 from engine.build.cachemounts import CacheMounts
-from engine.build.copier import Copier, Look
 from engine.build.filematch import clean
 from engine.build.hostca import TARGET as CA_TARGET
 from engine.build.hostca import VARIABLES as CA_VARIABLES
 from engine.build.mounts import Mount
 from engine.build.problems import DockerfileError, did_you_mean
 from engine.build.request import BuildRequest
-from engine.build.selection import Picked, pick
+from engine.build.selection import pick
+from engine.build.steps.binds import Shown, copy_out
 from engine.build.steps.workspace import Workspace
-from engine.build.trees import FOLDER, Tree
+from engine.build.threads import in_thread
+from engine.build.trees import Tree
+from engine.containers import idranges
 from engine.containers.ephemeral import Step, StepMount
 from engine.errors import Forbidden
 
@@ -48,6 +51,7 @@ class RunPreparation:
         space: Workspace,
         caches: CacheMounts,
         origin: Callable[[Mount], Tree],
+        show: Callable[[Mount], Shown],
         stack: AsyncExitStack,
     ) -> None:
         self._run = run
@@ -55,6 +59,7 @@ class RunPreparation:
         self._space = space
         self._caches = caches
         self._origin = origin
+        self._show = show
         self._stack = stack
         self._mounts: list[StepMount] = []
         self._variables: dict[str, str] = {}
@@ -111,22 +116,43 @@ class RunPreparation:
         elif mount.type == "cache":
             await self._cache(mount)
         else:
-            self._bind(mount, number)
+            await self._bind(mount, number)
 
-    def _bind(self, mount: Mount, number: int) -> None:
-        holder = self._space.scratch_folder(f"bind{number}")
-        made = _copy_out(self._origin(mount), mount.source, holder)
-        if made.is_dir():
+    async def _bind(self, mount: Mount, number: int) -> None:
+        shown = await in_thread(lambda: self._show(mount))
+        if shown.is_folder:
             self._stub_folder(mount.target)
-        else:
-            self._stub_file(mount.target)
-        self._mounts.append(StepMount(mount.target, made, mount.read_only))
+            self._mounts.append(self._over(mount, shown.parts, self._space.scratch_folder(f"bind{number}")))
+            return
+        self._stub_file(mount.target)
+        (file,) = shown.parts
+        if not mount.read_only or self._run.privileged:
+            # Writes are lost, as they shall be; and who has every right could make a mount writable.
+            file = await in_thread(lambda: _copied(file, self._space.scratch_folder(f"bind{number}")))
+        self._mounts.append(StepMount(mount.target, file, mount.read_only))
+
+    def _over(self, mount: Mount, parts: tuple[Path, ...], scratch: Path) -> StepMount:
+        """Folders, which nobody can write to; what is written to the mount is thrown away."""
+        parts = parts or (scratch,)
+        if mount.read_only:
+            empty = scratch / "empty"  # an overlay that can't be written to is one of two folders at least
+            empty.mkdir()
+            return StepMount(mount.target, read_only=True, layers=(*parts, empty))
+        upper, work = scratch / "upper", scratch / "work"
+        for folder in (upper, work):
+            folder.mkdir()
+        top = parts[0].stat()
+        shift = self._space.id_shift
+        os.chown(upper, *(number + shift if number < idranges.SIZE else number for number in (top.st_uid, top.st_gid)))
+        upper.chmod(top.st_mode & 0o7777)
+        return StepMount(mount.target, layers=parts, upper=upper, work=work)
 
     async def _cache(self, mount: Mount) -> None:
         def fill(folder: Path) -> None:
             if mount.origin:
-                holder = self._space.scratch_folder(f"seed{len(self._mounts)}")
-                made = _copy_out(self._origin(mount), mount.source, holder)
+                tree = self._origin(mount)
+                (picked,) = pick(tree, [mount.source or "/"], what="source of the mount")
+                made = copy_out(tree, picked, self._space.scratch / f"seed{len(self._mounts)}")
                 if not made.is_dir():
                     raise DockerfileError(f"cache mount: {mount.source} is no folder to begin a cache with")
                 for name in list(made.iterdir()):
@@ -194,18 +220,10 @@ def _environment(run: RunCommand, more: Mapping[str, str]) -> dict[str, str]:
     return env
 
 
-def _copy_out(tree: Tree, source: str, holder: Path) -> Path:
-    """A private copy of what a bind mount shows: writes to it are lost, as they shall be."""
-    (picked,) = pick(tree, [source or "/"], what="source of the mount")
-    root = os.open(holder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    copier = Copier(root, Look())
-    try:
-        if picked.entry.kind == FOLDER:
-            inner = Picked(picked.path, "", picked.entry)
-            copier.put(tree, inner, "/content", into=True)
-            return holder / "content"
-        copier.put(tree, picked, "/content", into=False)
-        return holder / "content"
-    finally:
-        copier.close()
-        os.close(root)
+def _copied(file: Path, holder: Path) -> Path:
+    """With its mode and owner, in the folder `holder`."""
+    copy = Path(shutil.copy2(file, holder / "file"))
+    status = file.stat()
+    os.chown(copy, status.st_uid, status.st_gid)
+    copy.chmod(status.st_mode & 0o7777)
+    return copy

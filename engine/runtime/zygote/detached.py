@@ -8,6 +8,7 @@ and ids can be mapped. Nothing of it is ever seen on the host.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 
 from engine.kernel import libc
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 BENEATH = "x-beneath="
 """An option of a bind: its source is to be found below that folder, through no links. Not of the standard."""
+LAYER = "lowerdir+="
+"""An option of an overlay that is made out here: one of its folders, topmost first. As fsconfig(2) has it."""
 
 _ATTRIBUTES = {
     "ro": libc.MOUNT_ATTR_RDONLY,
@@ -43,7 +46,13 @@ _PROPAGATION = {
 
 
 def is_bind(mount: dict[str, Any]) -> bool:
-    return mount.get("type") == "bind" or not {"bind", "rbind"}.isdisjoint(mount.get("options", ()))
+    """Also of layers of the host's that are shown as one."""
+    options = mount.get("options", ())
+    return mount.get("type") == "bind" or not {"bind", "rbind"}.isdisjoint(options) or is_layered(mount)
+
+
+def is_layered(mount: dict[str, Any]) -> bool:
+    return mount.get("type") == "overlay" and any(option.startswith(LAYER) for option in mount.get("options", ()))
 
 
 def mounts(request: dict[str, Any], users: int | None, scratch: str, hosts: HostMounts) -> list[int]:
@@ -55,10 +64,10 @@ def mounts(request: dict[str, Any], users: int | None, scratch: str, hosts: Host
                 _give_upper(request["rootfs"]["upper"], request["spec"])
             made.append(_overlay(request["rootfs"], users, scratch))
         binds = list(filter(is_bind, request["spec"].get("mounts", ())))
-        if binds:
-            with hosts.entered():
-                for mount in binds:
-                    made.append(_bind(mount, users))  # noqa: PERF401 - what was made is closed when a later one fails
+        for layered, group in itertools.groupby(binds, is_layered):
+            with contextlib.nullcontext() if layered else hosts.entered():
+                for mount in group:
+                    made.append(_layers(mount, users, scratch) if layered else _bind(mount, users))  # noqa: PERF401 - what was made is closed when a later one fails
     except OSError:
         for fd in made:
             os.close(fd)
@@ -98,14 +107,34 @@ def _overlay_of(lower: list[str], request: dict[str, Any]) -> int:
     try:
         for layer in lower:
             libc.fsconfig(fd, libc.FSCONFIG_SET_STRING, "lowerdir+", layer)
-        libc.fsconfig(fd, libc.FSCONFIG_SET_STRING, "upperdir", request["upper"])
-        libc.fsconfig(fd, libc.FSCONFIG_SET_STRING, "workdir", request["work"])
+        if request["upper"]:
+            libc.fsconfig(fd, libc.FSCONFIG_SET_STRING, "upperdir", request["upper"])
+            libc.fsconfig(fd, libc.FSCONFIG_SET_STRING, "workdir", request["work"])
         if request.get("volatile"):
             libc.fsconfig(fd, libc.FSCONFIG_SET_FLAG, "volatile")
         libc.fsconfig(fd, libc.FSCONFIG_CMD_CREATE)
         return libc.fsmount(fd)
     finally:
         os.close(fd)
+
+
+def _layers(mount: dict[str, Any], users: int | None, scratch: str) -> int:
+    """Without `upperdir` nobody can write to it, whatever rights they have."""
+    options = mount["options"]
+    named = {key: value for key, _, value in (option.partition("=") for option in options)}
+    request = {
+        "lower": [option[len(LAYER) :] for option in options if option.startswith(LAYER)],
+        "upper": named.get("upperdir", ""),
+        "work": named.get("workdir", ""),
+        "volatile": "volatile" in options,
+    }
+    tree = _overlay(request, users, scratch)
+    try:
+        _set(tree, options)
+        return tree
+    except OSError:
+        os.close(tree)
+        raise
 
 
 def _tree(source: str, options: list[str], deep: int) -> int:

@@ -221,7 +221,9 @@ async def test_mounts(bench: Bench) -> None:
 
     def look(step: object) -> None:
         for mount in step.mounts:  # type: ignore[attr-defined]
-            if mount.source is None:
+            if mount.layers:
+                seen[mount.target] = sorted(path.name for layer in mount.layers for path in layer.iterdir())
+            elif mount.source is None:
                 seen[mount.target] = (mount.size, mount.read_only)
             elif mount.source.is_dir():
                 seen[mount.target] = sorted(path.name for path in mount.source.iterdir())

@@ -107,6 +107,48 @@ async def test_writes_to_bind_mounts_are_lost(engine: Engine) -> None:
         await engine.build("FROM base\nRUN --mount=target=/ctx echo changed > /ctx/file\n")
 
 
+_LAYERED = """\
+FROM base AS first
+RUN mkdir -p /d/e/deep && echo 1 > /d/one && echo 2 > /d/e/two && chmod 0751 /d && chown 7:8 /d
+FROM first AS second
+RUN rm -r /d/one /d/e && mkdir /d/e && echo 3 > /d/e/three && echo 4 > /d/four && ln -s four /d/link
+FROM base
+"""
+
+
+async def test_a_bind_mount_shows_another_stages_layers_and_copies_nothing(engine: Engine) -> None:
+    await engine.build(
+        f"""{_LAYERED}
+RUN --mount=from=second,source=/d,target=/m --mount=from=second,source=/d/link,target=/file \\
+    --mount=from=first,target=/whole ls -ldn /m && find /m /whole/d | sort && cat /file /m/e/three && ! touch /m/x
+"""
+    )
+    shown = engine.said().splitlines()
+    assert shown[0].startswith("drwxr-x--x")
+    assert shown[0].split()[2:4] == ["7", "8"]
+    assert " ".join(shown[1:-1]) == (
+        "/m /m/e /m/e/three /m/four /m/link /whole/d /whole/d/e /whole/d/e/deep /whole/d/e/two /whole/d/one 4 3"
+    )
+    assert shown[-1].endswith("Read-only file system")
+
+
+@pytest.mark.parametrize("rights", ["", "--security=insecure "])
+async def test_what_is_written_to_a_bind_mount_never_gets_into_what_it_shows(engine: Engine, rights: str) -> None:
+    await engine.build(
+        f"""{_LAYERED}
+RUN {rights}--mount=from=second,source=/d,target=/m,rw --mount=from=second,source=/d/four,target=/f,rw \\
+    --mount=from=second,source=/d,target=/ro --mount=from=second,source=/d/four,target=/rof \\
+    echo x > /f && echo y > /m/four && rm -r /m/e && cat /m/four /f && touch /m && \\
+    for each in /ro /rof; do mount -o remount,bind,rw $each; echo z > $each; echo z > $each/four; done; true
+RUN --mount=from=second,source=/d,target=/m cat /m/four /m/e/three
+""",
+        allow_insecure=True,
+        no_cache=True,
+    )
+    assert engine.said().split()[:2] == ["y", "x"]
+    assert engine.said().split()[-2:] == ["4", "3"]
+
+
 async def test_a_cache_is_there_the_next_time(engine: Engine) -> None:
     text = "FROM base\nRUN --mount=type=cache,id=kept,target=/c,mode=0711,uid=5 ls -A /c; ls -ldn /c; touch /c/it\n"
     await engine.build(text)
