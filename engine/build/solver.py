@@ -34,7 +34,7 @@ from engine.build.results import Standing
 from engine.build.selection import digest_of, pick
 from engine.build.stepcache import Result
 from engine.build.steps.add import unpacked
-from engine.build.steps.binds import LaidOut, Shown, in_layers
+from engine.build.steps.binds import Behind, LaidOut
 from engine.build.steps.copy import Source, copy_files, make_folder
 from engine.build.steps.download import download, file_name
 from engine.build.steps.repository import checkout, is_commit
@@ -209,28 +209,13 @@ class Solver:
                 if (known := await self._known(fast[0], standing, run)) is not None:
                     self._tell(progress.StepCached(number))
                     return known
-            trees = {
-                mount: stack.enter_context(standings[mount].tree())
-                if mount in standings
-                else self._tree
-                if mount.type == "bind"
-                else EmptyTree()
-                for mount in run.mounts
-            }
-            inputs = [await self._mount_input(mount, trees[mount]) for mount in run.mounts]
-
-            def show(mount: Mount) -> Shown:
-                (picked,) = pick(trees[mount], [mount.source or "/"], what="source of the mount")
-                if mount in standings:
-                    return in_layers(standings[mount].lower, picked.path)
-                return self._laid_out.show(picked)
+            behind = {mount: self._behind(mount, standings.get(mount), stack) for mount in run.mounts}
+            inputs = [await self._mount_input(mount, behind[mount]) for mount in run.mounts]
 
             async def work(space: Workspace) -> bool:
                 async with AsyncExitStack() as held:
                     self._lend_ids(run, space)
-                    preparation = RunPreparation(
-                        run, self._request, space, self._caches, lambda mount: trees[mount], show, held
-                    )
+                    preparation = RunPreparation(run, self._request, space, self._caches, behind, held)
                     prepared = await preparation.prepare(standing.lower, self._host_ca)
                     exit_ = await self._run_step(
                         lower=prepared.lower,
@@ -405,10 +390,15 @@ class Solver:
         image = await self._preparation.image(origin)
         return await in_thread(lambda: self._from_image(image))
 
-    async def _mount_input(self, mount: Mount, tree: Tree) -> str:
+    def _behind(self, mount: Mount, standing: Standing | None, stack: AsyncExitStack) -> Behind:
+        if standing is not None:
+            return Behind(stack.enter_context(standing.tree()), self._laid_out, standing.chain, standing.lower)
+        return Behind(self._tree if mount.type == "bind" else EmptyTree(), self._laid_out)
+
+    async def _mount_input(self, mount: Mount, behind: Behind) -> str:
         if mount.type != "bind":
             return ""
-        return await in_thread(lambda: digest_of(tree, pick(tree, [mount.source or "/"], what="source of the mount")))
+        return await in_thread(lambda: digest_of(behind.tree, [behind.pick(mount.source)]))
 
 
 def _ready(copy: CopyFiles, source: Source, local_tree: Tree, space: Workspace, opened: ExitStack) -> Source:

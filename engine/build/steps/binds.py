@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.build.copier import Copier, Look
-from engine.build.selection import Picked
+from engine.build.selection import Picked, pick
 from engine.build.trees import FOLDER, Tree
 from engine.images.unpack import OPAQUE_XATTR
 
@@ -91,6 +91,26 @@ class LaidOut:
 
     def remove(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Behind:
+    """What a mount takes from: the build context, or the layers (`chain`, `lower`) of another stage or image."""
+
+    tree: Tree
+    laid_out: LaidOut
+    chain: str = ""
+    lower: tuple[Path, ...] | None = None
+
+    def pick(self, source: str) -> Picked:
+        """Raises DockerfileError where nothing is there."""
+        (found,) = pick(self.tree, [source or "/"], what="source of the mount")
+        return found
+
+    def show(self, source: str) -> Shown:
+        """Raises DockerfileError, OSError."""
+        found = self.pick(source)
+        return self.laid_out.show(found) if self.lower is None else in_layers(self.lower, found.path)
 
 
 def copy_out(tree: Tree, picked: Picked, holder: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,9 @@ from engine.build.hostca import VARIABLES as CA_VARIABLES
 from engine.build.mounts import Mount
 from engine.build.problems import DockerfileError, did_you_mean
 from engine.build.request import BuildRequest
-from engine.build.selection import pick
-from engine.build.steps.binds import Shown, copy_out
+from engine.build.steps.binds import Behind, copy_out
 from engine.build.steps.workspace import Workspace
 from engine.build.threads import in_thread
-from engine.build.trees import Tree
 from engine.containers import idranges
 from engine.containers.ephemeral import Step, StepMount
 from engine.errors import Forbidden
@@ -50,16 +48,14 @@ class RunPreparation:
         request: BuildRequest,
         space: Workspace,
         caches: CacheMounts,
-        origin: Callable[[Mount], Tree],
-        show: Callable[[Mount], Shown],
+        behind: Mapping[Mount, Behind],
         stack: AsyncExitStack,
     ) -> None:
         self._run = run
         self._request = request
         self._space = space
         self._caches = caches
-        self._origin = origin
-        self._show = show
+        self._behind = behind
         self._stack = stack
         self._mounts: list[StepMount] = []
         self._variables: dict[str, str] = {}
@@ -119,7 +115,7 @@ class RunPreparation:
             await self._bind(mount, number)
 
     async def _bind(self, mount: Mount, number: int) -> None:
-        shown = await in_thread(lambda: self._show(mount))
+        shown = await in_thread(lambda: self._behind[mount].show(mount.source))
         if shown.is_folder:
             self._stub_folder(mount.target)
             self._mounts.append(self._over(mount, shown.parts, self._space.scratch_folder(f"bind{number}")))
@@ -133,14 +129,13 @@ class RunPreparation:
 
     def _over(self, mount: Mount, parts: tuple[Path, ...], scratch: Path) -> StepMount:
         """Folders, which nobody can write to; what is written to the mount is thrown away."""
-        parts = parts or (scratch,)
-        if mount.read_only:
-            empty = scratch / "empty"  # an overlay that can't be written to is one of two folders at least
-            empty.mkdir()
-            return StepMount(mount.target, read_only=True, layers=(*parts, empty))
-        upper, work = scratch / "upper", scratch / "work"
-        for folder in (upper, work):
+        empty, nothing, upper, work = (scratch / name for name in ("empty", "nothing", "upper", "work"))
+        for folder in (empty, nothing, upper, work):
             folder.mkdir()
+        parts = parts or (nothing,)  # of the empty image
+        if mount.read_only:
+            # An overlay that can't be written to is one of two folders at least.
+            return StepMount(mount.target, read_only=True, layers=(*parts, empty))
         top = parts[0].stat()
         shift = self._space.id_shift
         os.chown(upper, *(number + shift if number < idranges.SIZE else number for number in (top.st_uid, top.st_gid)))
@@ -148,11 +143,13 @@ class RunPreparation:
         return StepMount(mount.target, layers=parts, upper=upper, work=work)
 
     async def _cache(self, mount: Mount) -> None:
+        behind = self._behind[mount]
+
         def fill(folder: Path) -> None:
             if mount.origin:
-                tree = self._origin(mount)
-                (picked,) = pick(tree, [mount.source or "/"], what="source of the mount")
-                made = copy_out(tree, picked, self._space.scratch / f"seed{len(self._mounts)}")
+                made = copy_out(
+                    behind.tree, behind.pick(mount.source), self._space.scratch / f"seed{len(self._mounts)}"
+                )
                 if not made.is_dir():
                     raise DockerfileError(f"cache mount: {mount.source} is no folder to begin a cache with")
                 for name in list(made.iterdir()):
@@ -161,7 +158,10 @@ class RunPreparation:
             os.chown(folder, mount.uid or 0, mount.gid or 0)
 
         name = mount.id or mount.target
-        if not mount.origin and clean("/" + mount.source) != "/":
+        if mount.origin:
+            # What begins otherwise is another cache, as in BuildKit.
+            name += f"\0{behind.chain}\0{clean('/' + mount.source)}"
+        elif clean("/" + mount.source) != "/":
             # A folder of its own: whoever writes to the cache could make a path in it lead anywhere.
             name += "\0" + clean("/" + mount.source)
         folder = await self._stack.enter_async_context(self._caches.use(name, mount.sharing or "shared", fill))

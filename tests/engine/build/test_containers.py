@@ -120,7 +120,8 @@ async def test_a_bind_mount_shows_another_stages_layers_and_copies_nothing(engin
     await engine.build(
         f"""{_LAYERED}
 RUN --mount=from=second,source=/d,target=/m --mount=from=second,source=/d/link,target=/file \\
-    --mount=from=first,target=/whole ls -ldn /m && find /m /whole/d | sort && cat /file /m/e/three && ! touch /m/x
+    --mount=from=first,target=/whole --mount=from=scratch,target=/none \\
+    ls -A /none && ls -ldn /m && find /m /whole/d | sort && cat /file /m/e/three && ! touch /m/x
 """
     )
     shown = engine.said().splitlines()
@@ -156,6 +157,14 @@ async def test_a_cache_is_there_the_next_time(engine: Engine) -> None:
     assert " 5 " in engine.said()
     await engine.build(text, no_cache=True)
     assert engine.said().startswith("it\n")
+
+
+async def test_a_cache_that_begins_with_something_else_is_another(engine: Engine) -> None:
+    stages = "FROM base AS one\nRUN echo 1 > /one\nFROM base AS two\nRUN echo 2 > /two\nFROM base\n"
+    mount = "--mount=type=cache,id=begun,target=/c,from="
+    await engine.build(f"{stages}RUN {mount}one cat /c/one && echo x > /c/x\nRUN {mount}two cat /c/two && ! cat /c/x\n")
+    await engine.build(f"{stages}RUN {mount}one cat /c/one /c/x\n")
+    assert engine.said() == "1\nx\n"
 
 
 async def test_no_path_in_a_cache_leads_out_of_it(engine: Engine) -> None:
