@@ -16,7 +16,7 @@ from engine.containers import idranges
 from engine.containers.model import Container
 from engine.containers.room import Room
 from engine.errors import SystemFailure
-from engine.kernel import libc
+from engine.kernel.overlay import overlay
 from engine.runtime.launcher import Overlay
 
 
@@ -65,13 +65,6 @@ def read_only(layers: Sequence[Path]) -> int:
     if len(layers) == 1:
         return os.open(layers[0], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        context = libc.fsopen("overlay")
-        try:
-            for layer in layers:
-                libc.fsconfig(context, libc.FSCONFIG_SET_STRING, "lowerdir+", str(layer))
-            libc.fsconfig(context, libc.FSCONFIG_CMD_CREATE)
-            return libc.fsmount(context)
-        finally:
-            os.close(context)
+        return overlay([str(layer) for layer in layers])
     except OSError as error:
         raise SystemFailure(f"can't look into the container's layers: {error}", error.errno) from None

@@ -12,6 +12,7 @@ import itertools
 import os
 
 from engine.kernel import libc
+from engine.kernel.overlay import overlay
 from engine.kernel.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from engine.runtime.zygote.birth import outside
 from engine.runtime.zygote.ownmounts import HostMounts
@@ -87,7 +88,7 @@ def _overlay(request: dict[str, Any], users: int | None, scratch: str) -> int:
     """A mount of any number of layers; in a user namespace the lower ones are shown with its ids."""
     lower = request["lower"]
     if users is None:
-        return _overlay_of(lower, request)
+        return _shown(lower, request, scratch)
     # One mapped mount over the folder that holds all layers serves them all.
     above = os.path.commonpath(lower)
     tree = libc.open_tree(libc.AT_FDCWD, above, libc.OPEN_TREE_CLONE | libc.OPEN_TREE_CLOEXEC)
@@ -97,25 +98,15 @@ def _overlay(request: dict[str, Any], users: int | None, scratch: str) -> int:
     finally:
         os.close(tree)
     try:
-        return _overlay_of([os.path.normpath(f"{scratch}/{os.path.relpath(layer, above)}") for layer in lower], request)
+        mapped = [os.path.normpath(f"{scratch}/{os.path.relpath(layer, above)}") for layer in lower]
+        return _shown(mapped, request, scratch)
     finally:
         libc.umount(scratch, libc.MNT_DETACH)
 
 
-def _overlay_of(lower: list[str], request: dict[str, Any]) -> int:
-    fd = libc.fsopen("overlay")
-    try:
-        for layer in lower:
-            libc.fsconfig(fd, libc.FSCONFIG_SET_STRING, "lowerdir+", layer)
-        if request["upper"]:
-            libc.fsconfig(fd, libc.FSCONFIG_SET_STRING, "upperdir", request["upper"])
-            libc.fsconfig(fd, libc.FSCONFIG_SET_STRING, "workdir", request["work"])
-        if request.get("volatile"):
-            libc.fsconfig(fd, libc.FSCONFIG_SET_FLAG, "volatile")
-        libc.fsconfig(fd, libc.FSCONFIG_CMD_CREATE)
-        return libc.fsmount(fd)
-    finally:
-        os.close(fd)
+def _shown(lower: list[str], request: dict[str, Any], scratch: str) -> int:
+    options = ["volatile"] if request.get("volatile") else []
+    return overlay(lower, request["upper"], request["work"], options=options, place=scratch)
 
 
 def _layers(mount: dict[str, Any], users: int | None, scratch: str) -> int:
