@@ -20,7 +20,9 @@ from engine.build.problems import StepError
 from engine.build.registrycache import RegistryCaches
 from engine.build.remotecontext import RemoteContext
 from engine.build.request import BuildRequest
-from engine.containers import times
+from engine.containers import resources, times
+from engine.containers.hostconfig import Limits, Ulimit
+from engine.containers.model import from_json
 from engine.errors import InvalidInput
 from engine.images.descriptor import Platform
 from engine.images.image import Image
@@ -35,6 +37,8 @@ _CACHE = "SHIPWAY_CACHE"
 async def build(call: Call) -> web.StreamResponse:
     if call.text("version") == "2":
         raise InvalidInput("BuildKit is not part of this engine: set DOCKER_BUILDKIT=0")
+    if call.flag("squash"):
+        raise InvalidInput("squash is not supported: build in stages, and copy what is wanted into the last one")
     auths = auths_from(call)
     remote = call.text("remote")
     async with _remote(call, remote) if remote else _sent(call) as source:
@@ -93,7 +97,6 @@ def _request(call: Call, source: RemoteContext) -> BuildRequest:
     build_args = _pairs(call, "buildargs")
     # `docker build` without BuildKit has no option for it: a build argument that no Dockerfile gets to see.
     cached = tuple(name for name in build_args.pop(_CACHE, "").split(",") if name)
-    quota, period = call.number("cpuquota") or 0, call.number("cpuperiod") or 100_000
     return BuildRequest(
         context=source.context,
         dockerfile_content=source.dockerfile,
@@ -108,13 +111,30 @@ def _request(call: Call, source: RemoteContext) -> BuildRequest:
         network=call.text("networkmode") or "default",
         extra_hosts=_hosts(call),
         shm_size=call.number("shmsize") or 64 << 20,
-        memory=call.number("memory") or 0,
-        nano_cpus=max(0, quota * 1_000_000_000 // period),
+        limits=_limits(call),
+        security_opt=_names(call, "securityopt"),
         secrets=_secrets(call),
         ssh=_ssh(call),
         cache_from=(*_names(call, "cachefrom"), *cached),
         cache_to=(*_names(call, "cacheto"), *cached),
     )
+
+
+def _limits(call: Call) -> Limits:
+    """Of a step, as of a container. Raises InvalidInput."""
+    limits = Limits(
+        memory=call.number("memory") or 0,
+        memory_swap=call.number("memswap") or 0,
+        cpu_shares=call.number("cpushares") or 0,
+        cpu_period=call.number("cpuperiod") or 0,
+        cpu_quota=call.number("cpuquota") or 0,
+        cpuset_cpus=call.text("cpusetcpus"),
+        cpuset_mems=call.text("cpusetmems"),
+        cgroup_parent=call.text("cgroupparent"),
+        ulimits=[from_json(Ulimit, one) for one in call.json_query("ulimits") or ()],
+    )
+    resources.validate(limits)
+    return limits
 
 
 def _pairs(call: Call, name: str) -> dict[str, str]:

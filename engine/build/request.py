@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.build.context import Context
+from engine.containers.hostconfig import Limits
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class BuildRequest:
     `context` is a folder, a Context (see `receive`), or None for a Dockerfile without files. `dockerfile` is
     its path in the context; `dockerfile_content` replaces it (`-f -`). `secrets` maps ids to values, `ssh`
     ids to agent sockets. `cache_from` names images and build caches to reuse steps of, `cache_to` build caches to
-    write. `memory` in bytes, 0 for no limit.
+    write.
     """
 
     context: Path | Context | None = None
@@ -32,8 +33,8 @@ class BuildRequest:
     network: str = "default"
     extra_hosts: tuple[str, ...] = ()
     shm_size: int = 64 << 20
-    memory: int = 0
-    nano_cpus: int = 0
+    limits: Limits = field(default_factory=Limits)  # of each step
+    security_opt: tuple[str, ...] = ()
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     ssh: Mapping[str, Path] = field(default_factory=dict)
     allow_insecure: bool = False  # RUN --security=insecure

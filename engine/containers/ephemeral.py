@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
+
 from engine.config import EngineConfig
 from engine.containers import idranges, names, netfiles, pipes, resources, specs, users, volumefill
-from engine.containers.hostconfig import HostConfig
+from engine.containers.hostconfig import HostConfig, Limits
 from engine.containers.layered import Layered
 from engine.containers.model import ContainerConfig
 from engine.containers.session import Stream
@@ -51,7 +53,7 @@ class Step:
 
     With an `id_shift` above 0 the step runs in a user namespace of its own, which has 65,536 ids from there, and
     what it writes to `upper` belongs to them; larger ids are the host's own. `network` is default, none, host or
-    the name of a network. Memory in bytes.
+    the name of a network.
     """
 
     args: Sequence[str]
@@ -64,10 +66,8 @@ class Step:
     extra_hosts: Sequence[str] = ()
     id_shift: int = 0
     shm_size: int = 64 << 20
-    memory: int = 0
-    nano_cpus: int = 0
-    pids: int = 0
-    no_new_privileges: bool = False
+    limits: Limits = field(default_factory=Limits)
+    security_opt: Sequence[str] = ()
     privileged: bool = False
     labels: dict[str, str] = field(default_factory=dict)
 
@@ -180,13 +180,11 @@ def _spec(
     step: Step,
 ) -> Spec:
     host_config = HostConfig(
+        **msgspec.structs.asdict(step.limits),
         network_mode=step.network,
-        memory=step.memory,
-        nano_cpus=step.nano_cpus,
-        pids_limit=step.pids or None,
         shm_size=step.shm_size,
         privileged=step.privileged,
-        security_opt=["no-new-privileges:true"] if step.no_new_privileges else [],
+        security_opt=list(step.security_opt),
     )
     resources.validate(host_config)
     host_network = step.network == "host"
@@ -206,7 +204,7 @@ def _spec(
             container_id=container_id,
             hostname=hostname,
             user=users.resolve(step.user, (), files),
-            cgroups_path=f"{config.cgroup_parent}/{container_id}",
+            cgroups_path=f"{step.limits.cgroup_parent or config.cgroup_parent}/{container_id}",
             sharing=specs.Sharing(network="host" if host_network else "", user="" if step.id_shift else "host"),
             hosts=folder / "hosts",
             hostname_file=folder / "hostname",

@@ -94,8 +94,8 @@ class RunPreparation:
             extra_hosts=request.extra_hosts,
             id_shift=self._space.id_shift,
             shm_size=request.shm_size,
-            memory=request.memory,
-            nano_cpus=request.nano_cpus,
+            limits=request.limits,
+            security_opt=request.security_opt,
             privileged=run.privileged,
         )
         # Lowest of all: the image's own files come first, and nothing of this is in the new layer.

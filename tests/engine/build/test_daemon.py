@@ -172,6 +172,22 @@ def test_what_the_query_asks_for(daemon: Daemon) -> None:
     assert [image["Id"]] == [json.loads(json.dumps(m))["aux"]["ID"] for m in messages if "aux" in m]
 
 
+def test_steps_have_the_limits_that_the_query_asks_for(daemon: Daemon) -> None:
+    asked = {
+        "memory": 64 << 20, "memswap": 96 << 20, "cpusetcpus": "0", "cpushares": 77, "shmsize": 1 << 20,
+        "ulimits": '[{"Name":"nofile","Soft":100,"Hard":200}]', "securityopt": '["no-new-privileges"]',
+    }  # fmt: skip
+    text = "FROM base\nRUN ulimit -n; ulimit -Hn; cat /proc/self/status /proc/mounts /sys/fs/cgroup/memory/*limit_in*; :\n"
+    messages = said(daemon.build(text, nocache=1, **asked))
+    for words in ("100\n200\n", "NoNewPrivs:\t1", "Cpus_allowed_list:\t0\n", "size=1024k"):
+        assert words in messages
+    if Path("/sys/fs/cgroup/memory").exists():
+        assert f"\n{64 << 20}\n" in messages
+        assert f"\n{96 << 20}\n" in messages
+    assert "Minimum memory limit" in str(daemon.build("FROM base\n", memory=5)[0])
+    assert "squash is not supported" in str(daemon.build("FROM base\n", squash=1)[0])
+
+
 def test_failures_are_told_with_line_and_code(daemon: Daemon) -> None:
     messages = daemon.build("FROM base\n\nRUN exit 7\n")
     assert messages[-1]["errorDetail"]["code"] == 7
