@@ -40,6 +40,7 @@ from engine.containers.registry import Registry
 from engine.containers.room import Room
 from engine.containers.session import Session, Stream
 from engine.containers.store import ContainerStore
+from engine.containers.upkeep import Upkeep
 from engine.containers.volumes import Volumes
 from engine.errors import Conflict, EngineError, InvalidInput, NotFound
 from engine.images.image import Image, ImageUser
@@ -74,7 +75,8 @@ class Containers:
         user_namespaces: bool | None = None,
     ) -> None:
         """`user_namespaces`: whether containers get one of their own; None: where the kernel can do it."""
-        registry = Registry(ContainerStore(config.data_root))
+        store = ContainerStore(config.data_root)
+        registry = Registry(store)
         self.volumes = Volumes(config.data_root / "volumes", events, self._users_of_volume)
         self._registry = registry
         self._room = Room(
@@ -86,6 +88,7 @@ class Containers:
             registry,
             self.volumes,
             IdRanges(config.instance, registry.shifts),
+            Upkeep(store),
         )
         self._user_namespaces = user_namespaces
         self._executions = Executions(self._room)
@@ -105,6 +108,7 @@ class Containers:
             if lack:
                 _log.warning("containers get no user namespaces of their own, root in them is root here: %s", lack)
             self._user_namespaces = not lack
+        self._room.upkeep.begin()
         again = await restoring.reconcile(self._room, self._exits.ended, self._health.begin)
         ephemeral.sweep(self._room.config)
         results = await asyncio.gather(*(self.start(one.id) for one in again), return_exceptions=True)
@@ -134,6 +138,7 @@ class Containers:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._room.upkeep.end()
 
     def _on_exit(self, container_id: str, exec_id: str | None, end: Exit) -> None:
         if exec_id is not None:

@@ -89,13 +89,13 @@ class Registry:
             self._store.save(container)
 
     def hide(self, container: Container) -> None:
-        """Takes it out of the index; the files stay for `erase`."""
+        """Takes it out of the index; the files stay for `discard`."""
         self._containers.pop(container.id, None)
         self.give_up_name(container.name, container.id)
         self._live.pop(container.id, None)
 
-    def erase(self, container: Container) -> None:
-        """Its files. Blocking."""
+    def discard(self, container: Container) -> None:
+        """Its files are out of sight; they are deleted later."""
         self._store.remove(container.id)
 
     def shifts(self) -> set[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
 from engine.containers import stopping
@@ -38,8 +37,8 @@ async def remove(room: Room, container: Container, *, force: bool, volumes: bool
         await room.networks.detach(container.id)
     except EngineError:
         _log.exception("container %s: something of it could not be released", container.short_id)
-    erasing = asyncio.to_thread(room.registry.erase, container)
-    await asyncio.shield(erasing)
+    room.registry.discard(container)
+    await room.upkeep.removed()
     room.ranges.give_back(container.id_shift)
     for session in live.pending:
         session.abandon()

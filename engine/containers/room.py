@@ -11,6 +11,7 @@ from engine.containers.events import EventBus
 from engine.containers.idranges import IdRanges
 from engine.containers.model import Container
 from engine.containers.registry import Registry
+from engine.containers.upkeep import Upkeep
 from engine.containers.volumes import Volumes
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Room:
     registry: Registry
     volumes: Volumes
     ranges: IdRanges
+    upkeep: Upkeep
 
     def tell(self, container: Container, action: str, extra: Mapping[str, str] | None = None) -> None:
         """Publishes an event of the container, with Docker's attributes."""
