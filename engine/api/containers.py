@@ -11,7 +11,7 @@ from engine.api import answer
 from engine.api.call import Call
 from engine.api.connection import Duplex, Taken
 from engine.api.converse import converse
-from engine.api.detach import DetachKeys
+from engine.api.detach import DetachKeys, parse
 from engine.api.errors import NotModified
 from engine.api.frames import frame, media_type
 from engine.api.router import Routes
@@ -80,7 +80,19 @@ async def inspect(call: Call) -> web.StreamResponse:
 
 @routes.add("DELETE", "/containers/{ref}")
 async def remove(call: Call) -> web.StreamResponse:
+    if call.flag("link"):
+        raise Conflict("Conflict, cannot remove the default link name of the container")
     await call.rooms.containers.remove(call.params["ref"], force=call.flag("force"), volumes=call.flag("v"))
+    return answer.empty()
+
+
+@routes.add("DELETE", "/containers/{ref}/{alias}")
+async def remove_link(call: Call) -> web.StreamResponse:
+    """`docker rm --link CONTAINER/ALIAS`; a container's own name has no slash."""
+    ref, alias = call.params["ref"], call.params["alias"]
+    if not call.flag("link"):
+        raise NotFound(f"No such container: {ref}/{alias}")
+    await call.rooms.containers.unlink(ref, alias)
     return answer.empty()
 
 
@@ -186,7 +198,7 @@ async def attach(call: Call) -> web.StreamResponse:
     ref, containers = call.params["ref"], call.rooms.containers
     container = containers.get(ref)
     stdin = call.flag("stdin")
-    keys = DetachKeys(call.text("detachKeys"))
+    keys = DetachKeys(parse(call.text("detachKeys")))
     if container.state.status == "paused":
         raise Conflict(f"Container {ref} is paused, unpause the container before attach.")
     logs = call.flag("logs")
@@ -197,6 +209,7 @@ async def attach(call: Call) -> web.StreamResponse:
         stdout=call.flag("stdout"),
         stderr=call.flag("stderr"),
         logs=logs,
+        stream=call.flag("stream"),
     )
     duplex = Duplex.take(call.request, media_type(tty=tty, version=call.version))
     await converse(duplex, session, tty=tty, stdin=stdin, keys=keys)

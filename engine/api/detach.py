@@ -9,7 +9,9 @@ _SPECIAL = {"@": 0, "[": 27, "\\": 28, "]": 29, "^": 30, "_": 31}
 
 
 def parse(text: str) -> bytes:
-    """`ctrl-p,ctrl-q` as the bytes a terminal sends. Raises InvalidInput."""
+    """`ctrl-p,ctrl-q` as the bytes a terminal sends; none of nothing. Raises InvalidInput."""
+    if not text:
+        return b""
     typed = bytearray()
     for key in text.split(","):
         if len(key) == 1:
@@ -30,8 +32,8 @@ def parse(text: str) -> bytes:
 class DetachKeys:
     """Looks for the key sequence in what is typed, and holds back what may become it."""
 
-    def __init__(self, keys: str = "") -> None:
-        self._keys = parse(keys or DEFAULT)
+    def __init__(self, keys: bytes = b"") -> None:
+        self._keys = keys or parse(DEFAULT)
         self._matched = 0
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:

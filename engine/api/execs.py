@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+
 from aiohttp import web
 
-from engine.api import answer
+from engine.api import answer, detach
 from engine.api.call import Call
 from engine.api.connection import Duplex, Taken
 from engine.api.converse import converse
-from engine.api.detach import DetachKeys
 from engine.api.frames import frame, media_type
 from engine.api.router import Routes
 from engine.errors import InvalidInput, SystemFailure
@@ -24,7 +25,6 @@ async def create(call: Call) -> web.StreamResponse:
         command = [command]
     if not command:
         raise InvalidInput("No exec command specified")
-    DetachKeys(body.get("DetachKeys") or "")
     known = await call.rooms.containers.exec_create(
         call.params["ref"],
         command,
@@ -36,6 +36,7 @@ async def create(call: Call) -> web.StreamResponse:
         stdin=bool(body.get("AttachStdin")),
         stdout=bool(body.get("AttachStdout")),
         stderr=bool(body.get("AttachStderr")),
+        detach_keys=detach.parse(body.get("DetachKeys") or ""),
     )
     return answer.json({"Id": known}, 201)
 
@@ -47,20 +48,20 @@ async def start(call: Call) -> web.StreamResponse:
     tty = bool(body.get("Tty"))
     size = body.get("ConsoleSize")
     described = containers.exec_inspect(known)
-    detach = bool(body.get("Detach"))
+    detached = bool(body.get("Detach"))
     try:
         session = await containers.exec_start(
-            known, detach=detach, tty=tty, size=(int(size[0]), int(size[1])) if size else None
+            known, detach=detached, tty=tty, size=(int(size[0]), int(size[1])) if size else None
         )
     except (InvalidInput, SystemFailure) as error:
-        if detach:
+        if detached:
             raise
         return await _say(call, f"{error}\r\n".encode(), tty=tty)
     if session is None:
         return answer.empty(200)
     duplex = Duplex.take(call.request, media_type(tty=tty, version=call.version))
     stdin = bool(described.get("OpenStdin"))
-    keys = DetachKeys(described.get("DetachKeys") or "")
+    keys = detach.DetachKeys(base64.b64decode(described["DetachKeys"]))
     await converse(duplex, session, tty=tty, stdin=stdin, keys=keys)
     return Taken()
 

@@ -39,7 +39,7 @@ def _json(call: Call, network: Network, *, containers: bool) -> dict[str, Any]:
         "Driver": network.driver,
         "EnableIPv4": True,
         "EnableIPv6": network.enable_ipv6,
-        "IPAM": {"Driver": "default", "Options": {}, "Config": ipam},
+        "IPAM": {"Driver": "default", "Options": None, "Config": ipam},
         "Internal": network.internal,
         "Attachable": network.attachable,
         "Ingress": False,
@@ -140,7 +140,7 @@ async def connect(call: Call) -> web.StreamResponse:
 async def disconnect(call: Call) -> web.StreamResponse:
     body = await call.json()
     await call.rooms.containers.network_disconnect(
-        call.rooms.networks.get(call.params["ref"]).name,
+        call.params["ref"],
         body.get("Container") or "",
         force=bool(body.get("Force")),
     )

@@ -67,7 +67,8 @@ def _create(
     container_id = names.new_id()
     if not config.hostname:
         config.hostname = "" if host_config.uts_mode == "host" else container_id[:12]
-    links.check([*host_config.links, *_links(networking)], room.registry)
+    if host_config.network_mode == "bridge":
+        links.check(host_config.links, room.registry)
     points = mounts.plan(config, host_config, lambda ref: room.registry.get(ref).mounts)
     _check_sources(points)
     endpoints = _endpoints(room, host_config, networking)
@@ -102,10 +103,6 @@ def _create(
         raise
     room.tell(container, "create")
     return container
-
-
-def _links(networking: NetworkingConfig) -> list[str]:
-    return [link for endpoint in networking.endpoints_config.values() for link in endpoint.links]
 
 
 def _check_sources(points: list[MountPoint]) -> None:

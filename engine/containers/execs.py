@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import errno
 import fcntl
@@ -47,6 +48,7 @@ class Execution:
     stdin: bool
     stdout: bool
     stderr: bool
+    detach_keys: bytes = b""
     pid: int = 0
     started: bool = False
     exit_code: int | None = None
@@ -75,7 +77,7 @@ class Execution:
             "OpenStdout": self.stdout,
             "CanRemove": self.exit_code is not None,
             "ContainerID": self.container.id,
-            "DetachKeys": "",
+            "DetachKeys": base64.b64encode(self.detach_keys).decode(),
             "Pid": self.pid,
         }
 
@@ -142,6 +144,7 @@ class Executions:
         stdin: bool = False,
         stdout: bool = True,
         stderr: bool = True,
+        detach_keys: bytes = b"",
         quiet: bool = False,
     ) -> Execution:
         """Raises Conflict unless the container runs."""
@@ -160,6 +163,7 @@ class Executions:
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
+            detach_keys=detach_keys,
         )
         self._forget_some()
         self._all[execution.id] = execution

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-from engine.containers import environment
 from engine.containers.model import ContainerConfig, HealthConfig
 from engine.errors import InvalidInput
 from engine.images import config as image_config
@@ -22,7 +21,8 @@ def apply(config: ContainerConfig, image: image_config.ContainerConfig) -> Conta
     merged.working_dir = config.working_dir or image.working_dir or "/"
     if not merged.working_dir.startswith("/"):
         merged.working_dir = f"/{merged.working_dir}"
-    merged.env = environment.merge(image.env, config.env)
+    own = {entry.partition("=")[0] for entry in config.env}
+    merged.env = [*config.env, *(entry for entry in image.env if entry.partition("=")[0] not in own)]
     merged.exposed_ports = {**image.exposed_ports, **config.exposed_ports}
     merged.volumes = {**image.volumes, **config.volumes}
     merged.labels = {**image.labels, **config.labels}

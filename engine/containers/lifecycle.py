@@ -334,9 +334,17 @@ class Containers:
     # Talking
 
     async def attach(
-        self, ref: str, *, stdin: bool = False, stdout: bool = True, stderr: bool = True, logs: bool = False
+        self,
+        ref: str,
+        *,
+        stdin: bool = False,
+        stdout: bool = True,
+        stderr: bool = True,
+        logs: bool = False,
+        stream: bool = True,
     ) -> Session:
-        """Joins the streams of a container, even before its start. With `logs` the log so far comes first."""
+        """Joins the streams of a container, even before its start. With `logs` the log so far comes first; without
+        `stream` nothing comes after it."""
         container = self._registry.get(ref)
         live = self._registry.live(container)
         config = container.config
@@ -350,6 +358,9 @@ class Containers:
         )
         if logs and container.host_config.log_config.type != "none":
             session.log = lambda until: self.logs(container.id, stdout=stdout, stderr=stderr, until=until)
+        if not stream:
+            session.abandon()
+            return session
         async with live.lock:
             if container.state.status == "paused":
                 raise Conflict(f"container {container.short_id} is paused, unpause the container before attach")
@@ -403,8 +414,9 @@ class Containers:
         stdin: bool = False,
         stdout: bool = True,
         stderr: bool = True,
+        detach_keys: bytes = b"",
     ) -> str:
-        """The new execution's id."""
+        """The new execution's id. `detach_keys` is only kept for who asks."""
         execution = self._executions.create(
             self._registry.get(ref),
             cmd,
@@ -416,6 +428,7 @@ class Containers:
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
+            detach_keys=detach_keys,
         )
         return execution.id
 
@@ -532,6 +545,10 @@ class Containers:
 
     async def network_disconnect(self, network: str, ref: str, *, force: bool = False) -> None:
         await networking.disconnect(self._room, self._registry.get(ref), network, force=force)
+
+    async def unlink(self, ref: str, alias: str) -> None:
+        """Undo one `--link`."""
+        await networking.unlink(self._room, self._registry.get(ref), alias)
 
 
 def _matcher(wanted: Filters, registry: Registry, images: ImageStore) -> Any:

@@ -1,12 +1,18 @@
-"""`--link`: other containers under names of one's own, in the hosts file: what came before networks."""
+"""`--link`: other containers under names of one's own.
+
+On the default bridge, which has no resolver, they stand in the hosts file and must run already. On all other networks
+the resolver knows them, whenever they come.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.containers.model import Container
+from engine.containers.model import Container, EndpointSettings
 from engine.containers.registry import Registry
 from engine.errors import Conflict, InvalidInput, NotFound
+
+_DEFAULT = "bridge"
 
 
 def check(links: Sequence[str], registry: Registry) -> None:
@@ -19,20 +25,37 @@ def check(links: Sequence[str], registry: Registry) -> None:
             raise InvalidInput(f"could not get container for {ref}: {error}") from None
 
 
-def names(container: Container, registry: Registry) -> list[tuple[str, str]]:
+def in_hosts(container: Container, registry: Registry) -> list[tuple[str, str]]:
     """(name, address) for the hosts file. Raises Conflict where the other container does not run."""
     found: list[tuple[str, str]] = []
-    networks = container.network_settings.networks
-    for network, endpoint in networks.items():
-        links = [*endpoint.links, *(container.host_config.links if network == "bridge" else ())]
-        for link in links:
-            ref, alias = _parse(link)
-            other = registry.get(ref)
-            there = other.network_settings.networks.get(network)
-            if there is None or not there.ip_address:
-                raise Conflict(f"Cannot link to a non running container: /{other.name} AS /{container.name}/{alias}")
-            found += [(name, there.ip_address) for name in dict.fromkeys((alias, other.name, other.short_id))]
+    endpoint = container.network_settings.networks.get(_DEFAULT)
+    if endpoint is None:
+        return found
+    for link in (*container.host_config.links, *endpoint.links):
+        ref, alias = _parse(link)
+        other = registry.get(ref)
+        there = other.network_settings.networks.get(_DEFAULT)
+        if there is None or not there.ip_address:
+            raise Conflict(f"Cannot link to a non running container: /{other.name} AS /{container.name}/{alias}")
+        found += [(name, there.ip_address) for name in dict.fromkeys((alias, other.name, other.short_id))]
     return found
+
+
+def for_resolver(container: Container, network: str, endpoint: EndpointSettings) -> list[str]:
+    """`NAME:ALIAS` of each link on one network."""
+    if network == _DEFAULT:
+        return []
+    named_by_mode = container.host_config.network_mode == network
+    links = (*endpoint.links, *(container.host_config.links if named_by_mode else ()))
+    return [":".join(_parse(link)) for link in links]
+
+
+def without(links: Sequence[str], alias: str) -> list[str]:
+    """All but those called `alias`. Raises NotFound when there is none."""
+    left = [link for link in links if _parse(link)[1] != alias]
+    if len(left) == len(links):
+        raise NotFound(f"No such link: {alias}")
+    return left
 
 
 def _parse(link: str) -> tuple[str, str]:

@@ -51,7 +51,7 @@ async def plug(room: Room, container: Container, netns: Path) -> None:
     if not plugged:
         await room.networks.loopback(netns)
     text = netfiles.hosts(
-        [*netfiles.extra_hosts(container.host_config.extra_hosts, gateway), *links.names(container, room.registry)],
+        [*netfiles.extra_hosts(container.host_config.extra_hosts, gateway), *links.in_hosts(container, room.registry)],
         addresses,
         container.hostname,
         container.config.domainname,
@@ -76,6 +76,7 @@ async def attach(
         container.id,
         netns,
         aliases=names,
+        links=links.for_resolver(container, network, wanted),
         ports=ports,
         address=(wanted.ipam_config.ipv4_address or None) if wanted.ipam_config else None,
         mac=wanted.mac_address or container.config.mac_address or None,

@@ -22,6 +22,9 @@ async def rename(room: Room, container: Container, name: str) -> None:
             raise InvalidInput("Renaming a container with the same name as its current name")
         room.registry.free_name(wanted, container.id)
         container.name = wanted
+        for endpoint in container.network_settings.networks.values():
+            endpoint.dns_names = [wanted if name == old else name for name in endpoint.dns_names]
+        await room.networks.rename(container.id, old, wanted)
         room.registry.save(container)
         room.registry.give_up_name(old, container.id)
     room.tell(container, "rename", {"oldName": f"/{old}"})

@@ -14,7 +14,7 @@ _LONGEST_LINE = 64 << 10
 
 @dataclass(frozen=True)
 class ResolvedUser:
-    """Numbers as seen inside the container."""
+    """Numbers as seen inside the container. `groups` has the primary group, too, as Docker gives it to a process."""
 
     uid: int = 0
     gid: int = 0
@@ -59,7 +59,7 @@ def resolve_in(user: str, group_add: Sequence[str], passwd: bytes, group: bytes)
             if entry is not None and len(fields) > 3 and name in fields[3].split(","):
                 groups.append(entry)
     groups += [_group(extra, group) for extra in group_add]
-    return ResolvedUser(uid, gid, tuple(dict.fromkeys(groups)), home, name)
+    return ResolvedUser(uid, gid, tuple(dict.fromkeys([gid, *groups])), home, name)
 
 
 def _group(wanted: str, group: bytes) -> int:

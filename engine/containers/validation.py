@@ -123,7 +123,7 @@ def log_limits(host_config: HostConfig) -> tuple[int | None, int]:
     """(bytes of one log file, number of files). Without `max-size` one file grows without end, as in Docker."""
     settings = host_config.log_config
     if settings.type not in _LOG_DRIVERS:
-        raise InvalidInput(f"logger: no log driver named '{settings.type}' is registered: use json-file or none")
+        raise InvalidInput(f"logger: no log driver named '{settings.type}' is registered")
     for option in settings.config:
         if option not in _LOG_OPTIONS:
             raise InvalidInput(f"unknown log opt '{option}' for json-file log driver")
@@ -132,8 +132,6 @@ def log_limits(host_config: HostConfig) -> tuple[int | None, int]:
     if not (files.isascii() and files.isdigit()) or not 0 < int(files) <= 1000:
         raise InvalidInput(f"invalid value for max-file: {files!r}: a number from 1 on")
     if size is None or size == "-1":
-        if int(files) > 1:
-            raise InvalidInput("max-file can only be used with max-size")
         return None, 1
     match = _SIZE.fullmatch(size)
     limit = int(float(match[1]) * _UNITS[match[2].lower()]) if match else 0

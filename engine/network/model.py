@@ -32,7 +32,7 @@ class PortBinding(msgspec.Struct, frozen=True):
 
 
 class Endpoint(msgspec.Struct):
-    """One container's place on one network."""
+    """One container's place on one network. `links` are `NAME:ALIAS`, neighbours under names that only it knows."""
 
     id: str
     network_id: str
@@ -44,6 +44,7 @@ class Endpoint(msgspec.Struct):
     interface: str
     host_interface: str
     aliases: list[str] = msgspec.field(default_factory=list)
+    links: list[str] = msgspec.field(default_factory=list)
     ports: list[PortBinding] = msgspec.field(default_factory=list)
 
 

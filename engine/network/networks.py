@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import re
 import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -28,7 +27,7 @@ from engine.network.store import NetworkStore
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_LONGEST_NAME = 253
 _SWEEP_SECONDS = 3.0
 
 
@@ -130,8 +129,8 @@ class Networks:
             Conflict: the name, or the subnet, is taken.
             InvalidInput: a value makes no sense.
         """
-        if not _NAME.fullmatch(name):
-            raise InvalidInput(f'invalid network name "{name}": only [a-zA-Z0-9][a-zA-Z0-9_.-]* is allowed')
+        if not name.strip() or not name.isprintable() or "/" in name or len(name) > _LONGEST_NAME:
+            raise InvalidInput(f"invalid network name {name[:80]!r}: 1 to {_LONGEST_NAME} printable characters, no /")
         if driver not in {"", "bridge"}:
             raise NotFound(f'network driver "{driver}" is not there: use bridge')
         known = secrets.token_hex(32)
@@ -192,14 +191,15 @@ class Networks:
         netns: Path,
         *,
         aliases: Sequence[str] = (),
+        links: Sequence[str] = (),
         ports: Sequence[PortMapping] = (),
         address: str | None = None,
         mac: str | None = None,
     ) -> Endpoint:
         """Give the container behind `netns` an interface on the network, and publish its ports.
 
-        `aliases` are the names by which its neighbours find it. The first network that leads outside becomes
-        the default route.
+        `aliases` are the names by which its neighbours find it, `links` (NAME:ALIAS) its own for them. The first
+        network that leads outside becomes the default route.
 
         Raises:
             Conflict: a host port or the address is taken.
@@ -233,6 +233,7 @@ class Networks:
             interface=next(name for name in map("eth{}".format, range(64)) if name not in taken),
             host_interface=f"v{self._config.instance}{known[:6]}",
             aliases=list(dict.fromkeys(aliases)),
+            links=list(links),
             ports=bindings,
         )
         default_route = not target.internal and not any(other.gateway for other in mine)
@@ -267,6 +268,12 @@ class Networks:
         if netns is not None and left:
             await self._run(veth.route_by, netns, left[0])
         return endpoint
+
+    async def rename(self, container_id: str, old: str, new: str) -> None:
+        """Let a container's neighbours find it by `new` instead of `old`."""
+        for endpoint in self.endpoints(container_id):
+            endpoint.aliases = [new if alias == old else alias for alias in endpoint.aliases]
+            await self._run(self._plumbing.remember, endpoint)
 
     async def detach(self, container_id: str) -> None:
         """Take a container off all its networks. Idempotent.
@@ -326,7 +333,8 @@ class Networks:
             self._addresses[network.id].give_back(endpoint.ip)
 
     async def _serve_names(self, network: Network) -> None:
-        lookup, reverse = partial(names.lookup, network), partial(names.reverse, network)
+        lookup = partial(names.lookup, network, self._networks.values())
+        reverse = partial(names.reverse, network)
         try:
             redirected = await self._resolver.serve(network.gateway, lookup, reverse)
         except OSError as error:

@@ -135,6 +135,10 @@ class Plumbing:
                 self._firewall.unpublish(_published(endpoint))
             raise
 
+    def remember(self, endpoint: Endpoint) -> None:
+        """Write down what has changed of an endpoint that is there."""
+        self._store.save_endpoint(endpoint)
+
     def withdraw(self, endpoint: Endpoint) -> None:
         """Close the endpoint's ports and forget it; its interface is left to others."""
         self._firewall.unpublish(_published(endpoint))

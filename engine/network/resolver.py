@@ -22,7 +22,8 @@ _TIMEOUT = 4.0
 _MAX_FORWARDED = 512
 _MAX_MESSAGE = 65535
 
-Lookup = Callable[[str], list[str]]
+Lookup = Callable[[str, str], list[str]]
+"""The addresses of a name, for the address that asks."""
 Reverse = Callable[[str], str | None]
 
 
@@ -130,12 +131,13 @@ class Resolver:
         return dns.answer_failure(query, question, dns.SERVFAIL) if question else b""
 
     async def _converse(self, names: _Names, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asker = str(writer.get_extra_info("peername")[0])
         try:
             while True:
                 async with asyncio.timeout(30):
                     (length,) = struct.unpack(">H", await reader.readexactly(2))
                     query = await reader.readexactly(length)
-                answer = names.answer(query)
+                answer = names.answer(query, asker)
                 if answer is None:
                     answer = await self._forward(query, stream=True)
                 if not answer:
@@ -155,7 +157,7 @@ class _Names:
         self._lookup = lookup
         self._reverse = reverse
 
-    def answer(self, query: bytes) -> bytes | None:
+    def answer(self, query: bytes, asker: str) -> bytes | None:
         """The answer, b"" for what is no query, None for what someone else has to answer."""
         question = dns.parse_question(query)
         if question is None:
@@ -164,7 +166,7 @@ class _Names:
             address = dns.reverse_address(question.name)
             name = self._reverse(address) if address else None
             return dns.answer_name(query, question, name) if name else None
-        found = self._lookup(question.name)
+        found = self._lookup(asker, question.name)
         if not found:
             return None
         random.shuffle(found)
@@ -181,7 +183,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        answer = self._names.answer(data)
+        answer = self._names.answer(data, addr[0])
         if answer is None:
             self._resolver.spawn_forward(data, lambda found: self._send(found, addr))
         else:

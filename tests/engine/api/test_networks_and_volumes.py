@@ -26,6 +26,8 @@ def test_a_network_and_its_containers(client: docker.DockerClient) -> None:
         other.remove()
     other.disconnect(one)
     with pytest.raises(docker.errors.APIError, match="is not connected to network other"):
+        other.disconnect(one, force=True)
+    with pytest.raises(docker.errors.APIError, match="is not connected to network other"):
         other.disconnect(one)
     assert client.networks.list(filters={"label": "k=v"}) == client.networks.list(["net"]) == [made]
     assert client.networks.prune()["NetworksDeleted"] == ["other"]
@@ -34,7 +36,38 @@ def test_a_network_and_its_containers(client: docker.DockerClient) -> None:
 def test_links(client: docker.DockerClient) -> None:
     """The way of the default network, which has no names."""
     client.containers.run(BUSYBOX, ["sleep", "600"], detach=True, name="target")
-    assert client.containers.run(BUSYBOX, "ping -c1 -W5 alias", remove=True, links={"target": "alias"})
+    made = client.containers.run(BUSYBOX, ["sleep", "600"], detach=True, name="linked", links={"target": "alias"})
+    client.networks.create("later").connect(made)
+    assert made.exec_run("ping -c1 -W5 alias").exit_code == 0
+    client.api.remove_container("linked/alias", link=True)
+    assert b"alias" not in made.exec_run("cat /etc/hosts").output
+    with pytest.raises(docker.errors.NotFound, match="No such link"):
+        client.api.remove_container("linked/alias", link=True)
+
+
+def test_names_change_with_the_networks(client: docker.DockerClient) -> None:
+    """A container knows its neighbours on all its networks, its own links, and nobody else's."""
+
+    def finds(name: str) -> bool:
+        return one.exec_run(f"nslookup {name}.").exit_code == 0
+
+    left, right = client.networks.create("left"), client.networks.create("right")
+    one = client.containers.run(BUSYBOX, ["sleep", "600"], detach=True, name="one")
+    left.connect(one)
+    right.connect(one, links={"late": "dear"})
+    two = client.containers.run(BUSYBOX, ["sleep", "600"], detach=True, name="two", network="left")
+    assert finds("two")
+    assert not finds("dear")
+    client.containers.run(BUSYBOX, ["sleep", "600"], detach=True, name="late", network="right")
+    assert finds("late")
+    assert finds("dear")
+    two.rename("new")
+    assert finds("new")
+    assert not finds("two")
+    assert two.exec_run("nslookup dear.").exit_code != 0
+    left.disconnect(one)
+    assert finds("late")
+    assert not finds("new")
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,27 @@ def test_detach_keys_leave_a_terminal(wire: Wire, client: docker.DockerClient) -
         pass
 
 
+def test_an_execution_has_detach_keys_of_its_own(wire: Wire, client: docker.DockerClient) -> None:
+    made = wire.start("host")
+    known = _exec(wire, made, "cat", Tty=True, AttachStdin=True, DetachKeys="ctrl-a,x")
+    with wire.stream(
+        "POST", f"/exec/{known}/start", until=b"\r\n\r\n", upgrade=True, body=b'{"Tty":true}'
+    ) as connection:
+        connection.sendall(b"\x01x")
+        assert _rest(connection) == b""
+    assert wire.ask("GET", f"/exec/{known}/json").json["Running"]
+
+
+def test_the_log_alone(wire: Wire, client: docker.DockerClient) -> None:
+    """Without `stream` there is nothing to wait for, whether the container runs or not."""
+    made = wire.start("said", "sh", "-c", "echo one; echo two >&2; sleep 600")
+    wait_for(lambda: client.containers.get(made).logs().count(b"\n") == 2, "the two lines")
+    for _ in range(2):
+        answer = wire.ask("POST", f"/containers/{made}/attach?logs=1&stdout=1&stderr=1")
+        assert sorted(frames(answer.body)) == [(1, b"one\n"), (2, b"two\n")]
+        client.containers.get(made).stop(timeout=0)
+
+
 def test_clients_that_leave_in_the_middle(wire: Wire, client: docker.DockerClient) -> None:
     """The container talks on, and nothing of them stays with the engine."""
     made = wire.start("chatty", "sh", "-c", "while true; do echo chat; done")

@@ -28,16 +28,16 @@ GROUP = b"root:x:0:\nwheel:x:10:alice,bob\nmany:x:11:bob,alice\nusers:x:1001:\ns
 @pytest.mark.parametrize(
     ("user", "expected"),
     [
-        ("", ResolvedUser(0, 0, (), "/root", "root")),
-        ("alice", ResolvedUser(1000, 1001, (10, 11), "/home/alice", "alice")),
-        ("alice:users", ResolvedUser(1000, 1001, (), "/home/alice", "alice")),
-        ("alice:5", ResolvedUser(1000, 5, (), "/home/alice", "alice")),
-        ("0:wheel", ResolvedUser(0, 10, (), "/root", "root")),
-        ("1000", ResolvedUser(1000, 1001, (10, 11), "/home/alice", "alice")),
-        ("12345", ResolvedUser(12345, 0, (), "/", "")),
-        ("12345:6", ResolvedUser(12345, 6, (), "/", "")),
-        ("homeless", ResolvedUser(9, 9, (), "/", "homeless")),
-        (":wheel", ResolvedUser(0, 10, (), "/root", "root")),
+        ("", ResolvedUser(0, 0, (0,), "/root", "root")),
+        ("alice", ResolvedUser(1000, 1001, (1001, 10, 11), "/home/alice", "alice")),
+        ("alice:users", ResolvedUser(1000, 1001, (1001,), "/home/alice", "alice")),
+        ("alice:5", ResolvedUser(1000, 5, (5,), "/home/alice", "alice")),
+        ("0:wheel", ResolvedUser(0, 10, (10,), "/root", "root")),
+        ("1000", ResolvedUser(1000, 1001, (1001, 10, 11), "/home/alice", "alice")),
+        ("12345", ResolvedUser(12345, 0, (0,), "/", "")),
+        ("12345:6", ResolvedUser(12345, 6, (6,), "/", "")),
+        ("homeless", ResolvedUser(9, 9, (9,), "/", "homeless")),
+        (":wheel", ResolvedUser(0, 10, (10,), "/root", "root")),
     ],
 )
 def test_users_are_found_as_runc_finds_them(user: str, expected: ResolvedUser) -> None:
@@ -51,7 +51,7 @@ def test_who_is_not_there_is_named(user: str) -> None:
 
 
 def test_added_groups_come_after_the_users_own_and_once() -> None:
-    assert resolve_in("alice", ("77", "wheel", "users"), PASSWD, GROUP).groups == (10, 11, 77, 1001)
+    assert resolve_in("alice", ("77", "wheel", "users"), PASSWD, GROUP).groups == (1001, 10, 11, 77)
     with pytest.raises(InvalidInput, match="nogroup"):
         resolve_in("alice", ("nogroup",), PASSWD, GROUP)
 
@@ -90,7 +90,7 @@ def test_links_inside_of_the_image_are_followed(image: Path) -> None:
 def test_what_is_no_file_is_no_passwd_file(image: Path) -> None:
     os.mkfifo(image / "etc/passwd")
     (image / "etc/group").mkdir()
-    assert resolve("5:6", (), Layered([image])) == ResolvedUser(5, 6)
+    assert resolve("5:6", (), Layered([image])) == ResolvedUser(5, 6, (6,))
 
 
 def test_of_a_huge_file_only_the_beginning_is_read(image: Path) -> None:

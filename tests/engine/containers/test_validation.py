@@ -79,7 +79,6 @@ HOSTS: list[tuple[dict[str, Any], str]] = [
     ({"LogConfig": {"Config": {"max-sise": "1m"}}}, "unknown log opt 'max-sise'"),
     ({"LogConfig": {"Config": {"max-size": "0"}}}, "invalid value for max-size"),
     ({"LogConfig": {"Config": {"max-size": "1x"}}}, "invalid value for max-size"),
-    ({"LogConfig": {"Config": {"max-file": "2"}}}, "only be used with max-size"),
     ({"LogConfig": {"Config": {"max-file": "0", "max-size": "1m"}}}, "invalid value for max-file"),
     ({"LogConfig": {"Config": {"max-file": "²", "max-size": "1m"}}}, "invalid value for max-file"),
     ({"Memory": 1}, "6MB"),
@@ -132,6 +131,7 @@ def test_host_configurations_that_make_none(host: dict[str, Any], message: str) 
     [
         ({}, (None, 1)),
         ({"max-size": "-1"}, (None, 1)),
+        ({"max-file": "3"}, (None, 1)),
         ({"max-size": "1000"}, (1000, 1)),
         ({"max-size": "1.5k"}, (1536, 1)),
         ({"max-size": "10M", "max-file": "3"}, (10 << 20, 3)),

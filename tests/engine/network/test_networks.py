@@ -350,7 +350,7 @@ async def test_nothing_is_left_of_a_failed_attempt(networks: Networks, namespace
 
 
 async def test_what_may_not_be(networks: Networks) -> None:
-    for name in ("", "a b", "../x", "-x", "a\nb"):
+    for name in ("", " ", "../x", "a\nb", "a" * 254):
         with pytest.raises(InvalidInput, match="invalid network name"):
             await networks.create(name)
     with pytest.raises(NotFound, match="driver"):
