@@ -27,6 +27,7 @@ from engine.build.trees import (
     FILE,
     FOLDER,
     LINK,
+    MAX_LINKS,
     Entry,
     FolderTree,
     Tree,
@@ -80,9 +81,11 @@ class _Spooled(NamedTuple):
 class SpooledContext:
     """A context that came as a tar. Its spool has no name, so nothing is left whatever happens."""
 
-    def __init__(self, spool: int, files: dict[str, _Spooled]) -> None:
+    def __init__(self, spool: int, files: dict[str, _Spooled], implied: frozenset[str] = frozenset()) -> None:
         self._spool = spool
         self._files = files
+        self.implied = implied
+        """The folders that are only there for what is in them: the tar has none by their names."""
 
     def tree(self, rules: IgnoreRules | None = None) -> Tree:
         files = self._files
@@ -138,11 +141,11 @@ class _SpooledTree(Tree):
 
 
 def spool(
-    chunks: Iterable[bytes | memoryview], folder: Path, *, limit: int = 1 << 40, own_root: bool = True
+    chunks: Iterable[bytes | memoryview], folder: Path, *, limit: int = 1 << 40, archive: bool = False
 ) -> SpooledContext:
     """Reads an uncompressed tar whole; `limit` bytes of content at most. Raises InvalidInput.
 
-    `own_root` makes all files root's, as files of a build context are.
+    A build context's files are all root's. In an `archive` they are whose they are, and its links lead on.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryFile(dir=folder, buffering=1 << 20) as file:
@@ -151,12 +154,15 @@ def spool(
         reader = tarstream.TarReader(chunks)
         for member in reader:
             path = _path(os.fsdecode(member.name))
+            if archive:
+                path = _through_links(files, path)
             if not path:
                 continue
             if len(files) >= MAX_ENTRIES:
                 raise InvalidInput(f"the archive has more than {MAX_ENTRIES} files")
             if member.type == tarstream.LINK:
-                _hard_link(files, path, clean("/" + os.fsdecode(member.linkname)).lstrip("/"))
+                target = clean("/" + os.fsdecode(member.linkname)).lstrip("/")
+                _hard_link(files, path, _through_links(files, target) if archive else target)
                 continue
             kind = _KINDS.get(member.type)
             if kind is None:
@@ -167,8 +173,8 @@ def spool(
             entry = Entry(
                 kind,
                 member.mode & 0o7777,
-                0 if own_root else member.uid,
-                0 if own_root else member.gid,
+                member.uid if archive else 0,
+                member.gid if archive else 0,
                 size,
                 member.mtime_ns,
                 os.fsdecode(member.linkname) if kind == LINK else "",
@@ -177,9 +183,9 @@ def spool(
             _forget(files, path, kind)
             files[path] = _Spooled(entry, at, digest, member.xattrs)
             at += size
-        _complete(files)
+        implied = _complete(files)
         file.flush()
-        return SpooledContext(os.dup(file.fileno()), files)
+        return SpooledContext(os.dup(file.fileno()), files, implied)
 
 
 async def receive(stream: AsyncIterator[bytes], folder: Path) -> SpooledContext:
@@ -301,7 +307,7 @@ def _zeros(count: int) -> Iterator[bytes]:
 def _hard_link(files: dict[str, _Spooled], path: str, target: str) -> None:
     known = files.get(target)
     if known is None or known.entry.kind != FILE:
-        raise InvalidInput(f"build context: {path} is a hard link to {target}, which is not there before it")
+        raise InvalidInput(f"archive: {path} is a hard link to {target}, which is not there before it")
     if known.entry.same is None:
         known = files[target] = known._replace(entry=known.entry._replace(same=(id(files), target)))
     files[path] = known
@@ -315,18 +321,47 @@ def _forget(files: dict[str, _Spooled], path: str, kind: str) -> None:
             del files[below]
 
 
-def _complete(files: dict[str, _Spooled]) -> None:
-    """Folders that the tar left out. A file among something's parents is no context of any client."""
+def _through_links(files: dict[str, _Spooled], path: str) -> str:
+    """Where `path` is when links among its parents are followed, inside of the archive, as it stands so far."""
+    *parents, name = path.split("/")
+    if not any(file.entry.kind == LINK for parent in with_parents("/".join(parents)) if (file := files.get(parent))):
+        return path
+    done: list[str] = []
+    todo = parents[::-1]
+    followed = 0
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            done = done[:-1]
+            continue
+        file = files.get("/".join([*done, part]))
+        if file is None or file.entry.kind != LINK:
+            done.append(part)
+            continue
+        followed += 1
+        if followed > MAX_LINKS:
+            raise InvalidInput(f"archive: {path} lies below links that lead nowhere")
+        if file.entry.target.startswith("/"):
+            done = []
+        todo += [step for step in reversed(file.entry.target.split("/")) if step not in ("", ".")]
+    return "/".join([*done, name])
+
+
+def _complete(files: dict[str, _Spooled]) -> frozenset[str]:
+    """Adds the folders that the tar left out. A file among something's parents is no archive of anyone's."""
+    implied: set[str] = set()
     for path in list(files):
         parent = path.rpartition("/")[0]
         while parent:
             known = files.get(parent)
             if known is not None:
                 if known.entry.kind != FOLDER:
-                    raise InvalidInput(f"build context: {path} lies below {parent}, which is no folder")
+                    raise InvalidInput(f"archive: {path} lies below {parent}, which is no folder")
                 break  # its own parents are looked after in its turn
             files[parent] = _Spooled(Entry(FOLDER, 0o755, 0, 0, 0, 0), 0, "", {})
+            implied.add(parent)
             parent = parent.rpartition("/")[0]
+    return frozenset(implied)
 
 
 def read_ignore_rules(tree: Tree, dockerfile: str) -> IgnoreRules:

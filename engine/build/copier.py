@@ -19,6 +19,7 @@ from engine.build.modes import ChangeMode
 from engine.build.problems import DockerfileError
 from engine.build.selection import Picked, walk
 from engine.build.trees import BLOCK, CHAR, FILE, FOLDER, LINK, Entry, Tree
+from engine.images.unpack import remove_tree
 from engine.kernel.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 
 _PLAIN = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
@@ -65,16 +66,26 @@ class Copier:
         """mkdir -p, mode 0755; only new folders get `owner` (default: the copied files'). Its real path."""
         return self._resolve(path, make=True, owner=owner or self.look.owner or (0, 0))[0]
 
-    def put(self, tree: Tree, picked: Picked, destination: str, *, into: bool, excludes: Sequence[str] = ()) -> None:
+    def put(
+        self,
+        tree: Tree,
+        picked: Picked,
+        destination: str,
+        *,
+        into: bool,
+        excludes: Sequence[str] = (),
+        implied: frozenset[str] | None = None,
+    ) -> None:
         """Copies one source to the absolute `destination`; `into` says that it is a folder.
 
-        A folder's content goes into the destination; a file becomes the destination, or lies in it.
+        A folder's content goes into the destination; a file becomes the destination, or lies in it. An archive's
+        content (`implied`: its folders that it has no entry for) replaces what is of another kind, as tar does.
         """
         if picked.below is not None:
             destination, into = self._with_parents(tree, picked, picked.below, destination), True
         rules = IgnoreRules(excludes) if excludes else None
         if picked.entry.kind == FOLDER:
-            self._put_folder(tree, picked, destination, rules)
+            self._put_folder(tree, picked, destination, rules, implied)
             return
         if rules is not None and picked.name and rules.matches(picked.name):
             return
@@ -123,7 +134,9 @@ class Copier:
                 self._dress_folder(made, entry, {})
         return target
 
-    def _put_folder(self, tree: Tree, picked: Picked, destination: str, rules: IgnoreRules | None) -> None:
+    def _put_folder(
+        self, tree: Tree, picked: Picked, destination: str, rules: IgnoreRules | None, implied: frozenset[str] | None
+    ) -> None:
         if picked.below is not None and picked.name:
             destination = f"{destination}/{picked.name}"
         real, there = self.locate(destination)
@@ -133,6 +146,8 @@ class Copier:
         if not there and self._upper >= 0:
             with self._behind(base) as direct:
                 direct._fill("", tree, picked, rules, whole=picked.below is not None)
+        elif implied is not None:
+            self._unpack(base, tree, implied)
         else:
             self._fill(base, tree, picked, rules, whole=not there and picked.below is not None)
 
@@ -166,6 +181,35 @@ class Copier:
         # Only now: each file that was written changed its folder's time.
         for path, entry in reversed(times):
             self._stamp(path, entry)
+
+    def _unpack(self, base: str, tree: Tree, implied: frozenset[str]) -> None:
+        times: list[tuple[str, Entry]] = []
+        places = {"": base}  # of the archive's folders
+        for relative, entry in walk(tree, ""):
+            above, _, name = relative.rpartition("/")
+            target = f"{places[above]}/{name}".strip("/")
+            if entry.kind != FOLDER:
+                self._clear(target, folders=True)
+                self._put_one(tree, relative, target, entry)
+            elif relative in implied and self._lies(target):
+                places[relative] = self.make_folder(target)
+            else:
+                places[relative] = target
+                if self._lies(target) and not self._is_folder(target):
+                    self._clear(target)
+                self._nested_folder(target)
+                self._dress_folder(target, entry, tree.xattrs(relative))
+                times.append((target, entry))
+        for path, entry in reversed(times):
+            self._stamp(path, entry)
+
+    def _lies(self, path: str) -> bool:
+        parent, name = self._parent(path)
+        try:
+            os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
 
     def _nested_folder(self, path: str) -> None:
         parent, name = self._parent(path)
@@ -218,7 +262,7 @@ class Copier:
             self._clear(path)
             return os.open(name, flags, 0o600, dir_fd=parent)
 
-    def _clear(self, path: str) -> None:
+    def _clear(self, path: str, *, folders: bool = False) -> None:
         parent, name = self._parent(path)
         try:
             os.unlink(name, dir_fd=parent)
@@ -226,6 +270,11 @@ class Copier:
             return
         except OSError as error:
             if error.errno in (errno.EISDIR, errno.EPERM):
+                if folders:
+                    self.close()  # a folder that is open may be one of those
+                    parent, name = self._parent(path)
+                    remove_tree(parent, os.fsencode(name))
+                    return
                 raise DockerfileError(f"cannot replace the directory /{path} with a file") from None
             raise
 

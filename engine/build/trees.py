@@ -24,7 +24,7 @@ _KINDS = {
     stat.S_IFBLK: BLOCK,
 }  # fmt: skip
 _SAFE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
-_MAX_LINKS = 40
+MAX_LINKS = 40
 _COPY_CHUNK = 1 << 30
 _KEPT_XATTRS = ("user.", "security.capability", "system.posix_acl_")
 
@@ -91,7 +91,7 @@ class Tree(ABC):
                 done.append(part)
                 continue
             followed += 1
-            if followed > _MAX_LINKS:
+            if followed > MAX_LINKS:
                 return None
             if entry.target.startswith("/"):
                 done = []

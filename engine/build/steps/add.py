@@ -37,9 +37,10 @@ def unpacked(source: Source, scratch: Path) -> tuple[Source, SpooledContext] | N
         if not _is_header(bytes(first[:_HEAD])):
             return None
         file.seek(0)
-        content = spool(decompressed(cast(BinaryIO, file)), scratch, own_root=False)
+        content = spool(decompressed(cast(BinaryIO, file)), scratch, archive=True)
     tree = content.tree()
-    return Source(tree, Picked("", "", Entry(FOLDER, 0o755, 0, 0, 0, 0)), unpacked=True, archive=True), content
+    root = Picked("", "", Entry(FOLDER, 0o755, 0, 0, 0, 0))
+    return Source(tree, root, unpacked=True, implied=content.implied), content
 
 
 def _is_header(block: bytes) -> bool:

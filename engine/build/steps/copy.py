@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from engine.build.copier import Copier, Look
 from engine.build.modes import parse_mode
 from engine.build.overlayroot import merged
 from engine.build.owners import find_owner
+from engine.build.problems import DockerfileError
 from engine.build.selection import Picked
 from engine.build.steps.workspace import Workspace
 from engine.build.trees import FolderTree, Tree
@@ -20,12 +22,15 @@ from engine.build.trees import FolderTree, Tree
 
 @dataclass(frozen=True)
 class Source:
-    """One thing to copy. What came `unpacked` goes into the destination in any case; an `archive` keeps its modes."""
+    """One thing to copy. What came `unpacked` goes into the destination in any case.
+
+    An archive has a set of the folders that it only implies: where there are some already, they stay as they are.
+    """
 
     tree: Tree
     picked: Picked
     unpacked: bool = False
-    archive: bool = False
+    implied: frozenset[str] | None = None
 
 
 def copy_files(
@@ -51,13 +56,14 @@ def copy_files(
             into = copy.into or len(sources) + len(copy.inline) > 1
             for source in sources:
                 # Of an archive --chown changes the owners, and --chmod nothing: so BuildKit has it.
-                copier.look = replace(look, mode=None) if source.archive else look
+                copier.look = replace(look, mode=None) if source.implied is not None else look
                 copier.put(
                     source.tree,
                     source.picked,
                     copy.destination,
                     into=into or source.unpacked,
                     excludes=copy.excludes,
+                    implied=source.implied,
                 )
             copier.look = look
             for file in copy.inline:
@@ -74,7 +80,8 @@ def make_folder(lower: Sequence[Path], space: Workspace, make: MakeFolder) -> bo
     with merged(lower, space.upper, space.work) as root:
         owner = (0, 0)
         if make.user:
-            with _Names(FolderTree(os.dup(root))) as names:
+            # That there is no such user is for RUN to say.
+            with _Names(FolderTree(os.dup(root))) as names, contextlib.suppress(DockerfileError):
                 owner = find_owner(names, make.user)
         copier = Copier(root, Look())
         try:

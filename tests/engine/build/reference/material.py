@@ -71,6 +71,7 @@ def make_context(folder: Path) -> Path:
         (folder / name).symlink_to(target)
     plain = _archive()
     (folder / "archive.tar").write_bytes(plain)
+    (folder / "kinds.tar").write_bytes(_other_kinds())
     (folder / "archive.tar.gz").write_bytes(gzip.compress(plain, mtime=EPOCH))
     (folder / "archive.tar.xz").write_bytes(lzma.compress(plain))
     (folder / "archive.tar.bz2").write_bytes(bz2.compress(plain))
@@ -90,6 +91,32 @@ def _archive() -> bytes:
         ):
             info = tarfile.TarInfo(name)
             info.type, info.mode, info.mtime, info.uid, info.gid = kind, bits, EPOCH + 5, 1234, 5678
+            if kind == tarfile.REGTYPE:
+                info.size = len(content)
+            else:
+                info.linkname = content.decode()
+            tar.addfile(info, io.BytesIO(content) if kind == tarfile.REGTYPE else None)
+    return raw.getvalue()
+
+
+def _other_kinds() -> bytes:
+    """Names that are of other kinds where this is unpacked, links that lead on, and a folder that is only implied."""
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w") as tar:
+        for name, kind, content in (
+            ("file", tarfile.REGTYPE, b"f\n"),
+            ("folder", tarfile.DIRTYPE, b""),
+            ("folder/in", tarfile.REGTYPE, b"in\n"),
+            ("lib/implied", tarfile.REGTYPE, b"l\n"),
+            ("linked", tarfile.DIRTYPE, b""),
+            ("up", tarfile.SYMTYPE, b".."),
+            ("up/etc/below", tarfile.REGTYPE, b"b\n"),
+            ("away", tarfile.SYMTYPE, b"/folder"),
+            ("away/too", tarfile.REGTYPE, b"t\n"),
+            ("up/etc/hard", tarfile.LNKTYPE, b"away/too"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.mode, info.mtime, info.uid, info.gid = kind, 0o750, EPOCH + 6, 12, 34
             if kind == tarfile.REGTYPE:
                 info.size = len(content)
             else:
