@@ -14,8 +14,8 @@ _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 
 _NUMBERS = {
-    "x86_64": {"pivot_root": 155, "capset": 126, "seccomp": 317, "setns": 308, "unshare": 272},
-    "aarch64": {"pivot_root": 41, "capset": 91, "seccomp": 277, "setns": 268, "unshare": 97},
+    "x86_64": {"pivot_root": 155, "capset": 126, "seccomp": 317, "setns": 308, "unshare": 272, "bpf": 321},
+    "aarch64": {"pivot_root": 41, "capset": 91, "seccomp": 277, "setns": 268, "unshare": 97, "bpf": 280},
 }[os.uname().machine]
 # From here on every architecture has the same numbers.
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 428, 429, 430, 431, 432
@@ -30,12 +30,12 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_SYNCHRONOUS, MS_REMOUNT = 1, 2, 4,
 MS_DIRSYNC, MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_MOVE, MS_REC = 128, 1024, 2048, 4096, 8192, 16384
 MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 17, 1 << 18, 1 << 19, 1 << 20
 MS_RELATIME, MS_STRICTATIME = 1 << 21, 1 << 24
-MNT_DETACH = 2
+MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
 
 AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
 OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH = 0x04, 0x40
-FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 0, 1, 6
+FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_SET_FD, FSCONFIG_CMD_CREATE = 0, 1, 5, 6
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
 MOUNT_ATTR_NOATIME, MOUNT_ATTR_STRICTATIME, MOUNT_ATTR__ATIME = 0x10, 0x20, 0x70
 MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_IDMAP = 0x80, 0x100000
@@ -160,8 +160,8 @@ def fsopen(fstype: str) -> int:
     return _call(_FSOPEN, f"fsopen {fstype}", _text(fstype), 1)
 
 
-def fsconfig(fd: int, command: int, key: str | None = None, value: str | None = None) -> None:
-    _call(_FSCONFIG, f"fsconfig {key}={value}", fd, command, _text(key), _text(value), 0)
+def fsconfig(fd: int, command: int, key: str | None = None, value: str | None = None, aux: int = 0) -> None:
+    _call(_FSCONFIG, f"fsconfig {key}={value or aux}", fd, command, _text(key), _text(value), aux)
 
 
 def fsmount(fd: int, attributes: int = 0) -> int:
@@ -238,3 +238,9 @@ def seccomp_load(program: bytes, flags: int = 0) -> None:
     buffer = ctypes.create_string_buffer(program, len(program))
     prog = _SockFprog(len(program) // 8, ctypes.addressof(buffer))
     _call(_NUMBERS["seccomp"], "seccomp", 1, flags, ctypes.byref(prog))
+
+
+def bpf(command: int, attributes: bytes) -> int:
+    """bpf(2); descriptors that it makes are closed on exec."""
+    buffer = ctypes.create_string_buffer(attributes, 128)
+    return _call(_NUMBERS["bpf"], "bpf", command, ctypes.byref(buffer), len(buffer))

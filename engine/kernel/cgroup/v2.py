@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from engine.kernel.cgroup.base import Cgroup, flat, number, read, write
+from engine.kernel.cgroup.devices import restrict
 
 TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ class CgroupV2(Cgroup):
         for key, word in _LIMITS.items():
             for device in block.get(key) or ():
                 self._set("io.max", f"{device['major']}:{device['minor']} {word}={device['rate']}")
+        if resources.get("devices"):
+            restrict(self._folder, resources["devices"])
 
     def freeze(self) -> None:
         self._freeze("1")
