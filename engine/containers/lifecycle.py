@@ -35,6 +35,7 @@ from engine.containers.fileaccess import FileAccess
 from engine.containers.health import HealthMonitor
 from engine.containers.hostconfig import HostConfig, Limits, RestartPolicy
 from engine.containers.idranges import IdRanges
+from engine.containers.layered import Layered
 from engine.containers.model import Container, ContainerConfig, EndpointSettings, NetworkingConfig
 from engine.containers.registry import Registry
 from engine.containers.room import Room
@@ -451,7 +452,11 @@ class Containers:
         container = self._registry.get(ref)
         if not container.state.alive:
             raise Conflict(f"container {container.id} is not running")
-        return await top.top(await self._room.launcher.processes(container.id), ps_args)
+        pids = await self._room.launcher.processes(container.id)
+        files = Layered([self._registry.paths(container).upper, *self._room.images.lowerdirs(container.image)])
+        found = await asyncio.to_thread(top.top, container.state.pid, pids, ps_args, files)
+        self._room.tell(container, "top")
+        return found
 
     async def stats(self, ref: str, *, one_shot: bool = False) -> dict[str, Any]:
         """One sample as Docker's JSON; unless `one_shot` with the sample before it, a second earlier."""

@@ -1,53 +1,35 @@
-"""`docker top`: a container's processes as the host's `ps` shows them."""
+"""`docker top`: a container's processes as ps(1) shows them, under the users that the container knows."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import shlex
+import time
 from collections.abc import Sequence
 from typing import Any
 
-from engine.errors import InvalidInput, SystemFailure
+from engine.containers import processes, psoptions, stats, users
+from engine.containers.layered import Layered
+from engine.containers.pscolumns import Surroundings
 
 
-async def top(pids: Sequence[int], arguments: str) -> dict[str, Any]:
-    """{"Titles": [...], "Processes": [[...]]}: of all the lines of `ps`, those whose PID is in `pids`.
+def top(first: int, pids: Sequence[int], arguments: str, files: Layered) -> dict[str, Any]:
+    """{"Titles": [...], "Processes": [[...]]}.
 
-    Raises InvalidInput when `ps` does not take the arguments, or its output then has no PID column.
+    `pids`, the host's numbers as in Docker, are the processes; `first` is the one whose namespace says who is who, in
+    the names of the container's own passwd and group. Raises InvalidInput for arguments that are not understood.
     """
+    columns = psoptions.parse(arguments or "-ef")
     try:
-        words = shlex.split(arguments or "-ef")
-    except ValueError as error:
-        raise InvalidInput(f"invalid ps arguments {arguments!r}: {error}") from None
-    try:
-        process = await asyncio.create_subprocess_exec(
-            "ps",
-            *words,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={"PATH": os.defpath + ":/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
-        )
-    except FileNotFoundError:
-        raise SystemFailure("the host has no ps command: install procps") from None
-    out, err = await process.communicate()
-    if process.returncode:
-        reason = err.decode(errors="replace").strip().splitlines()
-        raise InvalidInput(f"ps: {reason[0] if reason else f'failed with {process.returncode}'}")
-    return select(out.decode(errors="replace"), pids)
-
-
-def select(text: str, pids: Sequence[int]) -> dict[str, Any]:
-    """The lines of interest. Pure."""
-    lines = text.splitlines()
-    titles = lines[0].split() if lines else []
-    if "PID" not in titles:
-        raise InvalidInput("Couldn't find PID field in ps output")
-    column, wanted = titles.index("PID"), {str(pid) for pid in pids}
-    processes = []
-    for line in lines[1:]:
-        fields = line.split(maxsplit=len(titles) - 1)
-        if len(fields) > column and fields[column] in wanted:
-            processes.append(fields)
-    return {"Titles": titles, "Processes": processes}
+        uids, gids = processes.IdMap.read(first, "uid"), processes.IdMap.read(first, "gid")
+    except (FileNotFoundError, ProcessLookupError):
+        pids, uids, gids = (), processes.IdMap(()), processes.IdMap(())
+    around = Surroundings(
+        now=time.time(),
+        memory=stats.total_memory(),
+        users=users.names(files.read("/etc/passwd") or b""),
+        groups=users.names(files.read("/etc/group") or b""),
+    )
+    found = [process for pid in sorted(pids) if (process := processes.read(pid, uids, gids)) is not None]
+    return {
+        "Titles": [column.title for column in columns],
+        "Processes": [[str(column.show(process, around)) for column in columns] for process in found],
+    }

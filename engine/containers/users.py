@@ -62,6 +62,16 @@ def resolve_in(user: str, group_add: Sequence[str], passwd: bytes, group: bytes)
     return ResolvedUser(uid, gid, tuple(dict.fromkeys([gid, *groups])), home, name)
 
 
+def names(entries: bytes) -> dict[int, str]:
+    """Who has which id, of a passwd or a group file; the first of several."""
+    found: dict[int, str] = {}
+    for fields in _entries(entries, 3):
+        known = _id(fields[2])
+        if known is not None:
+            found.setdefault(known, fields[0])
+    return found
+
+
 def _group(wanted: str, group: bytes) -> int:
     number = _number(wanted)
     for fields in _entries(group, 3):

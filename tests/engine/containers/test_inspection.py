@@ -16,8 +16,6 @@ from engine.containers.model import (
     NetworkSettings,
     State,
 )
-from engine.containers.top import select
-from engine.errors import InvalidInput
 
 SECOND = 10**9
 NOW = 1_700_000_000 * SECOND
@@ -115,10 +113,3 @@ def test_a_line_of_the_list(container: Container) -> None:
     ]
     container.state.status = "exited"
     assert inspection.summary(container)["Ports"] == []
-
-
-def test_top_shows_the_lines_of_the_containers_processes() -> None:
-    text = "UID PID CMD\nroot 1 init\nroot 22 sleep 100 200\nroot 2 x\n"
-    assert select(text, [22]) == {"Titles": ["UID", "PID", "CMD"], "Processes": [["root", "22", "sleep 100 200"]]}
-    with pytest.raises(InvalidInput, match="PID"):
-        select("UID CMD\n", [1])
