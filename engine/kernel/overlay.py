@@ -40,7 +40,7 @@ def overlay(
     global _one_by_one
     if _one_by_one:
         try:
-            return _by_context(lower, upper, work, options, attributes)
+            return _by_context(lower, upper or None, work or None, options, attributes)
         except OSError as error:
             if error.errno != errno.EINVAL or takes_one_by_one():
                 raise
@@ -65,14 +65,26 @@ def takes_one_by_one() -> bool:
     return False
 
 
-def _by_context(lower: Sequence[str], upper: str, work: str, options: Sequence[str], attributes: int) -> int:
+def overlay_at(
+    lower: Sequence[int], upper: int | None, work: int | None, *, options: Sequence[str] = (), attributes: int = 0
+) -> int:
+    """As `overlay`, of folders that are open (O_PATH will do), in mounts that may be attached nowhere themselves.
+
+    Raises OSError; EINVAL also where the kernel (before Linux 6.15) can't do that.
+    """
+    return _by_context(lower, upper, work, options, attributes)
+
+
+def _by_context(
+    lower: Sequence[str | int], upper: str | int | None, work: str | int | None, options: Sequence[str], attributes: int
+) -> int:
     context = libc.fsopen("overlay")
     try:
         for layer in lower:
-            libc.fsconfig(context, libc.FSCONFIG_SET_STRING, "lowerdir+", layer)
-        if upper:
-            libc.fsconfig(context, libc.FSCONFIG_SET_STRING, "upperdir", upper)
-            libc.fsconfig(context, libc.FSCONFIG_SET_STRING, "workdir", work)
+            _set(context, "lowerdir+", layer)
+        if upper is not None and work is not None:
+            _set(context, "upperdir", upper)
+            _set(context, "workdir", work)
         for option in (*_PLAIN, *options):
             name, _, value = option.partition("=")
             if value:
@@ -83,6 +95,13 @@ def _by_context(lower: Sequence[str], upper: str, work: str, options: Sequence[s
         return libc.fsmount(context, attributes)
     finally:
         os.close(context)
+
+
+def _set(context: int, key: str, folder: str | int) -> None:
+    if isinstance(folder, int):
+        libc.fsconfig(context, libc.FSCONFIG_SET_FD, key, None, folder)
+    else:
+        libc.fsconfig(context, libc.FSCONFIG_SET_STRING, key, folder)
 
 
 def _by_page(lower: Sequence[str], upper: str, work: str, options: Sequence[str], place: str, attributes: int) -> int:

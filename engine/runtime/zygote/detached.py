@@ -8,13 +8,15 @@ and ids can be mapped. Nothing of it is ever seen on the host.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 
 from engine.kernel import libc
-from engine.kernel.overlay import overlay
+from engine.kernel.overlay import overlay, overlay_at
 from engine.kernel.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from engine.runtime.zygote.birth import outside
+from engine.runtime.zygote.folders import Folders
 from engine.runtime.zygote.ownmounts import HostMounts
 
 TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
@@ -45,6 +47,9 @@ _PROPAGATION = {
     "unbindable": libc.MS_UNBINDABLE,
 }
 
+_unattached = True
+"""Until the kernel has shown that its overlayfs takes no folders of mounts that are attached nowhere."""
+
 
 def is_bind(mount: dict[str, Any]) -> bool:
     """Also of layers of the host's that are shown as one."""
@@ -62,13 +67,14 @@ def mounts(request: dict[str, Any], users: int | None, scratch: str, hosts: Host
     try:
         if request.get("rootfs"):
             if users is not None:
-                _give_upper(request["rootfs"]["upper"], request["spec"])
-            made.append(_overlay(request["rootfs"], users, scratch))
+                with hosts.entered():
+                    _give_upper(request["rootfs"]["upper"], request["spec"])
+            made.append(_overlay(request["rootfs"], users, scratch, hosts))
         binds = list(filter(is_bind, request["spec"].get("mounts", ())))
         for layered, group in itertools.groupby(binds, is_layered):
             with contextlib.nullcontext() if layered else hosts.entered():
                 for mount in group:
-                    made.append(_layers(mount, users, scratch) if layered else _bind(mount, users))  # noqa: PERF401 - what was made is closed when a later one fails
+                    made.append(_layers(mount, users, scratch, hosts) if layered else _bind(mount, users))  # noqa: PERF401 - what was made is closed when a later one fails
     except OSError:
         for fd in made:
             os.close(fd)
@@ -84,32 +90,37 @@ def _give_upper(upper: str, spec: dict[str, Any]) -> None:
         os.chown(upper, uid, gid)
 
 
-def _overlay(request: dict[str, Any], users: int | None, scratch: str) -> int:
-    """A mount of any number of layers; in a user namespace the lower ones are shown with its ids."""
-    lower = request["lower"]
-    if users is None:
-        return _shown(lower, request, scratch)
-    # One mapped mount over the folder that holds all layers serves them all.
-    above = os.path.commonpath(lower)
-    tree = libc.open_tree(libc.AT_FDCWD, above, libc.OPEN_TREE_CLONE | libc.OPEN_TREE_CLOEXEC)
-    try:
-        libc.mount_setattr(tree, attributes=libc.MOUNT_ATTR_IDMAP, userns=users)
-        libc.move_mount(tree, scratch)
-    finally:
-        os.close(tree)
-    try:
-        mapped = [os.path.normpath(f"{scratch}/{os.path.relpath(layer, above)}") for layer in lower]
-        return _shown(mapped, request, scratch)
-    finally:
-        libc.umount(scratch, libc.MNT_DETACH)
+def _overlay(request: dict[str, Any], users: int | None, scratch: str, hosts: HostMounts) -> int:
+    """A mount of any number of layers; in a user namespace the lower ones are shown with its ids.
 
-
-def _shown(lower: list[str], request: dict[str, Any], scratch: str) -> int:
+    One mapped mount over the folder that holds all layers serves them all. `scratch` has two folders for kernels whose
+    overlayfs wants to see attached what it is made of.
+    """
+    global _unattached
+    below, own = request["lower"], [folder for folder in (request["upper"], request["work"]) if folder]
     options = ["volatile"] if request.get("volatile") else []
-    return overlay(lower, request["upper"], request["work"], options=options, place=scratch)
+    with contextlib.ExitStack() as stack:
+        with hosts.entered():
+            layers = Folders(below, stack)
+            writable = Folders(own, stack) if own else None
+        if users is not None:
+            libc.mount_setattr(layers.tree, attributes=libc.MOUNT_ATTR_IDMAP, userns=users, recursive=True)
+        if _unattached:
+            try:
+                upper, work = writable.opened() if writable else (None, None)
+                return overlay_at(layers.opened(), upper, work, options=options)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+        place = f"{scratch}/lower"
+        shown, work_shown = writable.attached(f"{scratch}/upper") if writable else ("", "")
+        tree = overlay(layers.attached(place), shown, work_shown, options=options, place=place)
+        # So nothing else was wrong with it.
+        _unattached = False
+        return tree
 
 
-def _layers(mount: dict[str, Any], users: int | None, scratch: str) -> int:
+def _layers(mount: dict[str, Any], users: int | None, scratch: str, hosts: HostMounts) -> int:
     """Without `upperdir` nobody can write to it, whatever rights they have."""
     options = mount["options"]
     named = {key: value for key, _, value in (option.partition("=") for option in options)}
@@ -119,7 +130,7 @@ def _layers(mount: dict[str, Any], users: int | None, scratch: str) -> int:
         "work": named.get("workdir", ""),
         "volatile": "volatile" in options,
     }
-    tree = _overlay(request, users, scratch)
+    tree = _overlay(request, users, scratch, hosts)
     try:
         _set(tree, options)
         return tree

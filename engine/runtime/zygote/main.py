@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Handler = Callable[[], None]
 
-FOLDERS = ("rootfs", "containers", "lower")
+FOLDERS = ("rootfs", "containers", "lower", "upper")
 """Below the exec root: where a root is mounted, notes of control groups, where layers are mounted for a moment."""
 _QUIET_SECONDS = 0.01
 """After this long without anything to do there is time to fill the pool."""
@@ -226,7 +226,7 @@ class Zygote:
             # Only now: under a limit of one process nobody could be born beside the visiting zygote.
             group.apply(spec["linux"].get("resources") or {})
             score_oom(pid, spec["process"].get("oomScoreAdj"))
-            trees = detached.mounts(request, users, f"{self._root}/lower", self._hosts)
+            trees = detached.mounts(request, users, self._root, self._hosts)
             try:
                 protocol.send_raw(ours, b"go", tuple(trees))
             finally:
@@ -408,7 +408,7 @@ class Zygote:
         users = user_namespace(linux) if linux.get("uidMappings") else None
         try:
             wanted = {"rootfs": request["rootfs"], "spec": {"linux": linux}}
-            (tree,) = detached.mounts(wanted, users, f"{self._root}/lower", self._hosts)
+            (tree,) = detached.mounts(wanted, users, self._root, self._hosts)
         finally:
             if users is not None:
                 os.close(users)

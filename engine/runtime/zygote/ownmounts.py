@@ -1,4 +1,8 @@
-"""A mount namespace of the zygote's own, with the zygote's root as the namespace's; and the way back to the host's."""
+"""A mount namespace of the zygote's own: its root is the zygote's, its mounts are the few that the zygote needs.
+
+Each container begins with a copy of them, so each mount more makes each start slower. Whatever else containers are
+given is looked up among the host's mounts, to which there is a way back.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,11 @@ from collections.abc import Iterator
 
 from engine.kernel import libc
 
+_KERNELS = ("/proc", "/sys", "/dev")
+
 
 class HostMounts:
-    """The mounts among which the engine was started, as they are now: what containers are given is looked up there.
-
-    A host whose root is not shared (one without systemd, often) tells nobody of what it mounts later on.
-    """
+    """The mounts among which the engine was started, as they are now."""
 
     def __init__(self, namespace: int, root: int) -> None:
         """Descriptors: of the mount namespace, and of the folder that is the engine's root in it."""
@@ -32,9 +35,9 @@ class HostMounts:
             libc.setns(self._own, libc.CLONE_NEWNS)
 
 
-def enter() -> tuple[int, int]:
-    """Leaves the host's mount namespace for a copy that the host's changes still reach, and never the other way.
-    Returns what `HostMounts` needs, for a program that is executed.
+def enter(needed: list[str]) -> tuple[int, int]:
+    """Leaves the host's mount namespace for a copy of what `needed`, some paths, is on, and of the kernel's own file
+    systems. Returns what `HostMounts` needs, for a program that is executed.
 
     In a chroot the namespace's root is another one than ours, and setns(2) goes to the namespace's: whoever was
     executed in a container would stand in the host's root. So ours is made the namespace's, and what is around
@@ -47,7 +50,7 @@ def enter() -> tuple[int, int]:
     namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     libc.setns(namespace, libc.CLONE_NEWNS)
     os.close(namespace)
-    libc.mount(None, "/", None, libc.MS_REC | libc.MS_SLAVE)
+    libc.mount(None, "/", None, libc.MS_REC | libc.MS_PRIVATE)
     if not os.path.samestat(os.fstat(here), os.stat("/")):
         # pivot_root takes mount points only, and a chroot need not be one.
         whole = libc.AT_RECURSIVE | libc.AT_EMPTY_PATH
@@ -59,6 +62,26 @@ def enter() -> tuple[int, int]:
         libc.umount(".", libc.MNT_DETACH)
         os.chdir("/")
     os.close(here)
+    _prune(needed)
     for fd in (hosts, hosts_root):
         os.set_inheritable(fd, True)
     return hosts, hosts_root
+
+
+def _prune(needed: list[str]) -> None:
+    """Takes away every mount that no needed path is below of. The host can then unmount, too, what it likes."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        found = [line.split() for line in file]
+    targets = [(_plain(words[4]), words[words.index("-") + 1]) for words in found]
+    needed = [*needed, *_KERNELS, *(target for target, kind in targets if kind in ("cgroup", "cgroup2"))]
+    for target, _ in reversed(targets):
+        if not any(path == target or path.startswith(f"{target.rstrip('/')}/") for path in needed):
+            # Gone already with what it was mounted on, or out of reach below another mount.
+            with contextlib.suppress(OSError):
+                libc.umount(target, libc.MNT_DETACH | libc.UMOUNT_NOFOLLOW)
+
+
+def _plain(escaped: str) -> str:
+    for code in ("\\040", "\\011", "\\012", "\\134"):
+        escaped = escaped.replace(code, chr(int(code[1:], 8)))
+    return escaped

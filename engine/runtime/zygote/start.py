@@ -25,8 +25,9 @@ def first(arguments: list[str]) -> NoReturn:
     """
     if os.fork():
         os._exit(0)
-    hosts = ownmounts.enter()
     interpreter = os.path.realpath(sys.executable)
+    home, exec_root, *_ = arguments
+    hosts = ownmounts.enter([interpreter, home, exec_root, *map(os.path.realpath, sys.path)])
     _seal(interpreter)
     os.execv(interpreter, [interpreter, "-I", "-S", "-c", _SECOND, *arguments, *map(str, hosts)])  # noqa: S606
 
