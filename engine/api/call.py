@@ -85,10 +85,15 @@ class Call:
         data = await self.body()
         if not data.strip():
             return {}
+        kind = self.request.headers.get("Content-Type", "")
+        # A page of another site can post any text here from a browser, but none that calls itself JSON.
+        if kind and kind.partition(";")[0].strip().lower() != "application/json":
+            raise InvalidInput(f"unsupported Content-Type header ({kind}): must be 'application/json'")
         try:
             value = msgspec.json.decode(data)
         except _NOT_JSON as error:
-            raise InvalidInput(f"invalid JSON: {error}") from None
+            trailing = "trailing characters" in str(error)
+            raise InvalidInput("unexpected content after JSON" if trailing else f"invalid JSON: {error}") from None
         if value is None:
             return {}
         if not isinstance(value, dict):

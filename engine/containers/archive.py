@@ -58,6 +58,8 @@ def path_stat(root: int, path: str) -> dict[str, Any]:
     """Docker's X-Docker-Container-Path-Stat. A link at the end is told as the link it is."""
     clean = _clean(path)
     status = inroot.stat_of(root, clean, follow=_wants_folder(path))
+    if _wants_folder(path) and not stat.S_ISDIR(status.st_mode):
+        raise InvalidInput(f"{path}: not a directory")
     return {
         "name": posixpath.basename(clean) or "/",
         "size": status.st_size,
@@ -82,15 +84,20 @@ def _clean(path: str) -> str:
     return "/" + posixpath.normpath("/" + path).lstrip("/")
 
 
+def names_content(path: str) -> bool:
+    """Whether the path ends in `.`: what is in the folder is meant, and its archive has no name before it."""
+    return path.rstrip("/").rpartition("/")[2] == "."
+
+
 def _wants_folder(path: str) -> bool:
-    return path.endswith(("/", "/."))
+    return path.endswith("/") or names_content(path)
 
 
 def get(root: int, path: str, write: Write, shift: int, name: str | None = None) -> None:
     """Writes the tar of a file or folder; its members' names begin with `name`. Blocking. Raises NotFound."""
     clean = _clean(path)
     if name is None:
-        name = "." if path.endswith("/.") else posixpath.basename(clean)
+        name = "." if names_content(path) else posixpath.basename(clean)
     name = name.strip("/")
     flags = os.O_PATH | (0 if _wants_folder(path) or clean == "/" else os.O_NOFOLLOW)
     try:
@@ -388,4 +395,4 @@ def mounted_at(container: Container, path: str) -> tuple[str, str, bool] | None:
         return None
     source = f"{best.source}/{best.subpath}" if best.subpath else best.source
     rest = clean[len(best.destination) :] or "/"
-    return source, rest + ("/." if path.endswith("/.") else ""), best.rw
+    return source, rest + ("/." if names_content(path) else "/" if _wants_folder(path) else ""), best.rw

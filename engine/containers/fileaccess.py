@@ -14,7 +14,7 @@ from engine.containers import archive, changes, inroot, rootview, users, volumes
 from engine.containers.layered import Layered
 from engine.containers.model import Container
 from engine.containers.room import Room
-from engine.errors import Forbidden
+from engine.errors import Forbidden, NotFound
 
 T = TypeVar("T")
 _QUEUED = 8
@@ -36,7 +36,7 @@ class FileAccess:
     async def get(self, container: Container, path: str) -> tuple[dict[str, Any], AsyncIterator[bytes]]:
         """The stat comes first, so that what does not exist fails before the stream begins."""
         shown = await self.stat(container, path)
-        name = shown["name"] if not path.endswith("/.") else None
+        name = None if archive.names_content(path) else shown["name"]
         return shown, self._get(container, path, name)
 
     async def _get(self, container: Container, path: str, name: str | None) -> AsyncIterator[bytes]:
@@ -64,21 +64,25 @@ class FileAccess:
         self, container: Container, path: str, *, writing: bool = False
     ) -> AsyncIterator[tuple[int, str, int]]:
         """(root, path below it, id shift). What lies in a volume is reached there: its ids are the host's."""
-        mounted = archive.mounted_at(container, path)
-        if mounted is not None and os.path.isdir(mounted[0]):
-            source, inside, rw = mounted
-            if writing and not rw:
-                raise Forbidden("mounted volume is marked read-only")
-            root = inroot.root(Path(source))
-            try:
-                yield root, inside, 0
-            finally:
-                os.close(root)
-            return
-        if writing and container.host_config.readonly_rootfs:
-            raise Forbidden("container rootfs is marked read-only")
-        async with rootview.files(self._room, container) as root:
-            yield root, path, container.id_shift
+        try:
+            mounted = archive.mounted_at(container, path)
+            if mounted is not None and os.path.isdir(mounted[0]):
+                source, inside, rw = mounted
+                if writing and not rw:
+                    raise Forbidden("mounted volume is marked read-only")
+                root = inroot.root(Path(source))
+                try:
+                    yield root, inside, 0
+                finally:
+                    os.close(root)
+                return
+            if writing and container.host_config.readonly_rootfs:
+                raise Forbidden("container rootfs is marked read-only")
+            async with rootview.files(self._room, container) as root:
+                yield root, path, container.id_shift
+        except NotFound:
+            # As its user called it, not as the path below some root.
+            raise NotFound(f"Could not find the file {path} in container {container.id}") from None
 
     async def export(self, container: Container) -> AsyncIterator[bytes]:
         async with self._locked(container):

@@ -106,7 +106,8 @@ class HealthMonitor:
             except TimeoutError:
                 await self._room.launcher.kill(container.id, 9, exec_id=execution.id)
                 code = -1
-                output[:] = f"Health check exceeded timeout ({timeout / _SECOND:g}s)".encode()
+                said = f": {output.decode(errors='replace')}" if output else ""
+                output[:] = f"Health check exceeded timeout ({times.go_duration(timeout)}){said}".encode()
             finally:
                 await session.close()
         except EngineError as error:

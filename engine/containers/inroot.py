@@ -83,6 +83,8 @@ def stat_of(root_fd: int, path: str, *, follow: bool = True) -> os.stat_result:
     try:
         with opened(root_fd, path, os.O_PATH | (0 if follow else os.O_NOFOLLOW)) as fd:
             return os.fstat(fd)
+    except NotADirectoryError:
+        raise InvalidInput(f"{path}: not a directory") from None
     except OSError as error:
         raise NotFound(f"Could not find the file {path}: {error.strerror}") from None
 

@@ -65,6 +65,8 @@ def resolve(container: Container, registry: Registry) -> Sharing:
         if other.id_shift and other.id_shift == container.id_shift:
             user = f"/proc/{other.state.pid}/ns/user"
     network = mode(host_config.network_mode, "net")
+    donor = container_of(host_config.ipc_mode)
+    shm_of = f"/proc/{_ipc_donor(donor, registry).state.pid}/ns/mnt" if donor is not None else ""
     return Sharing(
         network=network,
         pid=mode(host_config.pid_mode, "pid"),
@@ -72,4 +74,16 @@ def resolve(container: Container, registry: Registry) -> Sharing:
         uts="host" if host_config.uts_mode == "host" else "",
         cgroup="host" if host_config.cgroupns_mode == "host" or host_config.privileged else "",
         user=user,
+        shm_of=shm_of,
     )
+
+
+def _ipc_donor(ref: str, registry: Registry) -> Container:
+    """Raises InvalidInput for one who does not want to share."""
+    donor = registry.get(ref)
+    if donor.host_config.ipc_mode != "shareable":
+        raise InvalidInput(
+            f"cannot join IPC of container {donor.id}: non-shareable IPC "
+            "(hint: use IpcMode:shareable for the donor container)"
+        )
+    return donor

@@ -12,9 +12,10 @@ _FIRST_REALTIME, _LAST_REALTIME = 34, 64
 
 def number(text: str) -> int:
     """15 of `TERM`, `SIGTERM` or `15`; real-time ones as `RTMIN+3`. Raises InvalidInput."""
-    name = text.strip().upper().removeprefix("SIG")
+    name = text.strip().upper()
     if name.isdecimal() and 0 < int(name) <= _LAST_REALTIME:
         return int(name)
+    name = name.removeprefix("SIG")
     if name in _BY_NAME:
         return _BY_NAME[name]
     base, sign, offset = name[:5], name[5:6], name[6:]

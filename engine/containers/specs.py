@@ -55,7 +55,10 @@ _SHM_AT = "/dev/shm"  # noqa: S108 - a mount point inside the container
 
 @dataclass(frozen=True)
 class Sharing:
-    """Which namespaces are another's: "" of its own, "host", or the path of one to join."""
+    """Which namespaces are another's: "" of its own, "host", or the path of one to join.
+
+    `shm_of`: the mount namespace whose /dev/shm goes with the IPC namespace that is joined.
+    """
 
     network: str = ""
     pid: str = ""
@@ -63,6 +66,7 @@ class Sharing:
     uts: str = ""
     cgroup: str = ""
     user: str = "host"
+    shm_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,6 @@ class Surroundings:
     hosts: Path | None = None
     hostname_file: Path | None = None
     resolv: Path | None = None
-    shm: Path | None = None
     init: Path | None = None
 
 
@@ -213,7 +216,6 @@ def _sysctls(asked: Mapping[str, str], sharing: Sharing) -> dict[str, str]:
 def _mounts(host_config: HostConfig, points: Sequence[MountPoint], around: Surroundings) -> list[Mount]:
     privileged = host_config.privileged
     sys_options = ["nosuid", "noexec", "nodev", "rw" if privileged else "ro"]
-    shared_ipc = around.sharing.ipc != ""
     wanted = [
         Mount(destination="/proc", type="proc", source="proc", options=["nosuid", "noexec", "nodev"]),
         Mount(
@@ -231,8 +233,9 @@ def _mounts(host_config: HostConfig, points: Sequence[MountPoint], around: Surro
         Mount(destination="/sys", type="sysfs", source="sysfs", options=sys_options),
         Mount(destination="/sys/fs/cgroup", type="cgroup", source="cgroup", options=[*sys_options, "relatime"]),
         Mount(destination="/dev/mqueue", type="mqueue", source="mqueue", options=["nosuid", "noexec", "nodev"]),
-        _shm(host_config, around) if not shared_ipc else _bind(_SHM_AT, around.shm or Path(_SHM_AT)),
     ]
+    if host_config.ipc_mode != "none":
+        wanted.append(_shm(host_config, around.sharing))
     wanted += [
         _bind(destination, source)
         for destination, source in (
@@ -254,7 +257,11 @@ def _mounts(host_config: HostConfig, points: Sequence[MountPoint], around: Surro
     return [mount for mount in wanted if mount.destination not in hidden] + users
 
 
-def _shm(host_config: HostConfig, around: Surroundings) -> Mount:
+def _shm(host_config: HostConfig, sharing: Sharing) -> Mount:
+    if sharing.ipc == "host":
+        return _bind(_SHM_AT, Path(_SHM_AT))
+    if sharing.ipc:
+        return _bind(_SHM_AT, Path(_SHM_AT), f"x-namespace={sharing.shm_of}")
     options = ["nosuid", "noexec", "nodev", "mode=1777", f"size={host_config.shm_size or _SHM}"]
     return Mount(destination=_SHM_AT, type="tmpfs", source="shm", options=options)
 

@@ -83,6 +83,16 @@ def parse_since(text: str | None, at: int | None = None) -> int:
     return parse_rfc3339(text)
 
 
+def go_duration(nanoseconds: int) -> str:
+    """`50ms`, `1.5s` or `1m30s`, as Go writes a duration."""
+    for unit, size in (("ns", 1), ("µs", 1_000), ("ms", 1_000_000)):
+        if nanoseconds < size * 1000 and nanoseconds < _SECOND:
+            return f"{nanoseconds / size:.9g}{unit}"
+    minutes, seconds = divmod(nanoseconds / _SECOND, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + f"{seconds:.9g}s"
+
+
 def duration(text: str) -> int:
     """Nanoseconds of a Go duration such as `1h30m` or `500ms`. Raises InvalidInput."""
     parts = list(_DURATION.finditer(text))

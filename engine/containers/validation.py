@@ -150,6 +150,7 @@ def _health(health: HealthConfig | None) -> None:
     for name in ("interval", "timeout", "start_period", "start_interval"):
         value = getattr(health, name)
         if value and value < _MILLISECOND:
-            raise InvalidInput(f"{name.replace('_', ' ')} in Healthcheck cannot be less than 1ms")
+            field = "".join(word.capitalize() for word in name.split("_"))
+            raise InvalidInput(f"{field} in Healthcheck cannot be less than 1ms")
     if health.retries < 0:
         raise InvalidInput("Retries in Healthcheck cannot be negative")

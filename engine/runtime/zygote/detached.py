@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 BENEATH = "x-beneath="
 """An option of a bind: its source is to be found below that folder, through no links. Not of the standard."""
+NAMESPACE = "x-namespace="
+"""An option of a bind: its source is what the mount namespace at that path has there. Not of the standard."""
 LAYER = "lowerdir+="
 """An option of an overlay that is made out here: one of its folders, topmost first. As fsconfig(2) has it."""
 
@@ -141,6 +143,9 @@ def _layers(mount: dict[str, Any], users: int | None, scratch: str, hosts: HostM
 
 def _tree(source: str, options: list[str], deep: int) -> int:
     flags = libc.OPEN_TREE_CLONE | libc.OPEN_TREE_CLOEXEC | deep
+    other = next((option[len(NAMESPACE) :] for option in options if option.startswith(NAMESPACE)), "")
+    if other:
+        return _tree_of(other, source, flags)
     above = next((option[len(BENEATH) :] for option in options if option.startswith(BENEATH)), "")
     if not above:
         return libc.open_tree(libc.AT_FDCWD, source, flags)
@@ -154,6 +159,26 @@ def _tree(source: str, options: list[str], deep: int) -> int:
             os.close(inside)
     finally:
         os.close(root)
+
+
+def _tree_of(namespace: str, source: str, flags: int) -> int:
+    """What another container has at `source`."""
+    here, root, there = (
+        os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC),
+        os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC),
+        os.open(namespace, os.O_RDONLY | os.O_CLOEXEC),
+    )
+    try:
+        libc.setns(there, libc.CLONE_NEWNS)
+        try:
+            return libc.open_tree(libc.AT_FDCWD, source, flags)
+        finally:
+            libc.setns(here, libc.CLONE_NEWNS)
+            os.fchdir(root)
+            os.chroot(".")
+    finally:
+        for fd in (here, root, there):
+            os.close(fd)
 
 
 def _map(tree: int, users: int, *, recursive: bool) -> None:

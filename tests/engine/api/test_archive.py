@@ -36,10 +36,21 @@ def test_files_go_in_and_come_out(wire: Wire, client: docker.DockerClient, *, ru
     assert wire.ask("HEAD", f"/containers/{made}/archive?path=/tmp/a").headers["X-Docker-Container-Path-Stat"]
 
 
+def test_what_a_copied_folder_is_called(wire: Wire, client: docker.DockerClient) -> None:
+    made = wire.make("files")
+    for path, name in {"/etc": "etc", "/etc/": "etc", "/etc/.": ".", "/etc/./": ".", ".": ".", "./": "."}.items():
+        answer = wire.ask("GET", f"/containers/{made}/archive?path={path}")
+        with tarfile.open(fileobj=io.BytesIO(answer.body)) as tar:
+            assert {member.split("/")[0] for member in tar.getnames()} == {name}, path
+
+
 def test_what_can_not_be_copied(wire: Wire, client: docker.DockerClient) -> None:
     made = wire.start("files")
     path = f"/containers/{made}/archive"
     assert wire.ask("GET", path).status == 400
+    missing = wire.ask("GET", f"{path}?path=/nothing").message
+    assert missing == f"Could not find the file /nothing in container {made}"
+    assert "not a directory" in wire.ask("GET", f"{path}?path=/etc/passwd/").message
     for method in ("GET", "HEAD", "PUT"):
         assert wire.ask(method, f"{path}?path=/nothing", packed(a=b"") if method == "PUT" else None).status == 404
     assert wire.ask("PUT", f"{path}?path=/etc/passwd", packed(a=b"")).status == 400

@@ -59,6 +59,14 @@ def test_bodies(wire: Wire, client: docker.DockerClient, path: str, body: bytes)
     assert (answer.status, "invalid JSON" in answer.message) == (400, True), answer
 
 
+def test_bodies_that_are_json_and_more(wire: Wire) -> None:
+    answer = wire.ask("POST", "/containers/create", b"{}{}")
+    assert (answer.status, answer.message) == (400, "unexpected content after JSON")
+    # What a page in a browser may send unasked.
+    answer = wire.ask("POST", "/containers/create", b"{}", {"Content-Type": "text/plain"})
+    assert (answer.status, "unsupported Content-Type" in answer.message) == (400, True)
+
+
 @pytest.mark.parametrize(
     "body",
     [

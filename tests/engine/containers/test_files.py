@@ -284,12 +284,24 @@ async def test_volumes_from_another_container(rooms: Rooms) -> None:
 
 
 async def test_joining_another_containers_namespaces(rooms: Rooms) -> None:
-    first = await rooms.start("sh", "-c", "sleep 1234", hostname="first")
+    donor = host(IpcMode="shareable")
+    first = await rooms.start("sh", "-c", "echo theirs > /dev/shm/x; sleep 1234", hostname="first", host=donor)
     joins = host(NetworkMode=f"container:{first}", PidMode=f"container:{first}", IpcMode=f"container:{first}")
-    _, seen, _ = await rooms.run("sh", "-c", "ps | grep -c '[s]leep 1234'; readlink /proc/self/ns/net", host=joins)
-    count, network = seen.split()
-    assert int(count) >= 1
+    script = "until ps | grep -q '[s]leep 1234'; do sleep 0.05; done; readlink /proc/self/ns/net; cat /dev/shm/x"
+    _, seen, _ = await rooms.run("sh", "-c", script, host=joins)
+    network, memory = seen.split()
+    assert memory == "theirs"  # and not the host's
     assert os.readlink(f"/proc/{rooms.get(first).state.pid}/ns/net") == network
+
+
+async def test_ipc_of_one_that_does_not_share_it(rooms: Rooms) -> None:
+    first = await rooms.start("sleep", "1000")
+    joins = await rooms.create("true", host=host(IpcMode=f"container:{first}"))
+    with pytest.raises(InvalidInput, match="non-shareable IPC"):
+        await rooms.containers.start(joins)
+    _, seen, _ = await rooms.run("ls", "/dev", host=host(IpcMode="none"))
+    assert "mqueue" in seen
+    assert "shm" not in seen
 
 
 async def test_the_hosts_namespaces(rooms: Rooms) -> None:

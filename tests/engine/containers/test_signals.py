@@ -25,7 +25,7 @@ def test_by_name_and_number(text: str, expected: int) -> None:
     assert number(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "0", "65", "-9", "NOPE", "RTMIN+40", "RTMIN-1", "9.0", "SIG"])
+@pytest.mark.parametrize("text", ["", "0", "65", "-9", "NOPE", "RTMIN+40", "RTMIN-1", "9.0", "SIG", "SIG9"])
 def test_what_is_no_signal(text: str) -> None:
     with pytest.raises(InvalidInput, match="invalid signal"):
         number(text)

@@ -205,14 +205,26 @@ def test_a_user_namespace() -> None:
 
 
 def test_shared_namespaces() -> None:
-    sharing = specs.Sharing(network="/proc/7/ns/net", pid="host", ipc="/proc/7/ns/ipc", uts="host", cgroup="host")
+    sharing = specs.Sharing(
+        network="/proc/7/ns/net",
+        pid="host",
+        ipc="/proc/7/ns/ipc",
+        uts="host",
+        cgroup="host",
+        shm_of="/proc/7/ns/mnt",
+    )
     assert changed(sharing=sharing) == {
         "hostname": None,
         "linux.namespaces-": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "cgroup")],
         "linux.namespaces+": [{"type": "network", "path": "/proc/7/ns/net"}, {"type": "ipc", "path": "/proc/7/ns/ipc"}],
         "mounts-": [DEFAULT["mounts"][6]],
         "mounts+": [
-            {"destination": "/dev/shm", "type": "bind", "source": "/dev/shm", "options": ["rbind", "rprivate"]}
+            {
+                "destination": "/dev/shm",
+                "type": "bind",
+                "source": "/dev/shm",
+                "options": ["rbind", "rprivate", "x-namespace=/proc/7/ns/mnt"],
+            }
         ],
     }
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.containers.times import ZERO, duration, parse_rfc3339, parse_since, rfc3339
+from engine.containers.times import ZERO, duration, go_duration, parse_rfc3339, parse_since, rfc3339
 from engine.errors import InvalidInput
 
 
@@ -63,3 +63,8 @@ def test_durations() -> None:
     assert duration("2ms3us4ns") == 2_003_004
     with pytest.raises(InvalidInput, match="1m30s"):
         duration("1 minute")
+
+
+@pytest.mark.parametrize("text", ["5ns", "1.5µs", "50ms", "999.999999ms", "1.5s", "30s", "1m30s", "1h0m0s", "2h1m0.5s"])
+def test_durations_as_go_writes_them(text: str) -> None:
+    assert go_duration(duration(text)) == text
