@@ -235,8 +235,9 @@ async def logs(call: Call) -> web.StreamResponse:
     tty, timestamps = container.config.tty, call.flag("timestamps")
     # What a log driver adds to a line comes before it; json-file adds nothing.
     head = b" " if call.flag("details") else b""
-    response = await answer.begin(call, media_type(tty=tty, version=call.version))
-    async with aclosing(lines) as found:  # type: ignore[type-var]
+    # Begun before the answer is: its reader may remove the container at once.
+    async with lines, aclosing(aiter(lines)) as found:
+        response = await answer.begin(call, media_type(tty=tty, version=call.version))
         async for stream, at, data in found:
             shown = head + (f"{times.rfc3339(at)} ".encode() if timestamps else b"") + data
             await response.write(shown if tty else frame(stream, shown))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import TYPE_CHECKING, cast
 
 from engine.containers import pipes
@@ -29,7 +29,7 @@ class AttachSession:
         self._readers: dict[str, pipes.Reader] = {}
         self._writer: pipes.Writer | None = None
         self._closed = asyncio.Event()
-        self.log: Callable[[int], AsyncIterator[tuple[Stream, int, bytes]]] | None = None
+        self.log: Callable[[int], AsyncIterable[tuple[Stream, int, bytes]]] | None = None
         """Gives what was written until a time, to be told first."""
         self._since = 0
 

@@ -39,7 +39,7 @@ from engine.containers.layered import Layered
 from engine.containers.model import Container, ContainerConfig, EndpointSettings, NetworkingConfig
 from engine.containers.registry import Registry
 from engine.containers.room import Room
-from engine.containers.session import Session, Stream
+from engine.containers.session import Session
 from engine.containers.store import ContainerStore
 from engine.containers.upkeep import Upkeep
 from engine.containers.volumes import Volumes
@@ -391,14 +391,14 @@ class Containers:
         tail: int | None = None,
         stdout: bool = True,
         stderr: bool = True,
-    ) -> AsyncIterator[tuple[Stream, int, bytes]]:
+    ) -> logs.Reading:
         """(stream, time in unix ns, bytes as written, newline included). `since` and `until` in unix ns."""
         container = self._registry.get(ref)
         if container.host_config.log_config.type == "none":
             raise InvalidInput("configured logging driver does not support reading")
         selection = logs.Selection(since, until, tail, stdout, stderr)
         path = self._registry.paths(container).log
-        return logs.read(path, selection, follow=follow, ended=lambda: not container.state.running)
+        return logs.Reading(path, selection, follow=follow, ended=lambda: not container.state.running)
 
     # Executions
 

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -52,35 +52,52 @@ class Selection:
         return entry[1] >= self.since
 
 
-async def read(
-    path: Path, selection: Selection, *, follow: bool = False, ended: Callable[[], bool] = lambda: True
-) -> AsyncIterator[Entry]:
+class Reading:
     """(stream, time, bytes) of the chosen lines, in order, rotated files first.
 
     With `follow` it goes on until `ended()` says that nothing more will be written and all has been read; without, it
-    reads what there is at the first step, however fast more is written.
+    reads what there is at the beginning, however fast more is written. It begins with `async with`, or else when it is
+    iterated; what the log was then is read even if the container is removed meanwhile.
     """
-    watch = Watch(path.parent) if follow else None
-    log = _Log(path, selection, follow=follow)
-    try:
-        await asyncio.to_thread(log.begin)
-        while True:
-            # Asked before the last look: what was written until then is seen by it.
-            finished = ended()
-            while (entries := await asyncio.to_thread(log.some)) is not None:
-                for entry in entries:
-                    if selection.until and entry[1] > selection.until:
-                        return
-                    yield entry
-            if watch is None or finished:
-                return
-            await watch.changed(until=selection.until)
-            if selection.until and times.now() > selection.until:
-                return
-    finally:
-        if watch is not None:
-            watch.close()
-        log.close()
+
+    def __init__(
+        self, path: Path, selection: Selection, *, follow: bool = False, ended: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._selection = selection
+        self._ended = ended
+        self._folder = path.parent if follow else None
+        self._watch: Watch | None = None
+        self._log = _Log(path, selection, follow=follow)
+        self._begun = False
+
+    async def __aenter__(self) -> Reading:
+        if not self._begun:
+            self._begun = True
+            self._watch = Watch(self._folder) if self._folder is not None else None
+            await asyncio.to_thread(self._log.begin)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        if self._watch is not None:
+            self._watch.close()
+        self._log.close()
+
+    async def __aiter__(self) -> AsyncGenerator[Entry, None]:
+        until = self._selection.until
+        async with self:
+            while True:
+                # Asked before the last look: what was written until then is seen by it.
+                finished = self._ended()
+                while (entries := await asyncio.to_thread(self._log.some)) is not None:
+                    for entry in entries:
+                        if until and entry[1] > until:
+                            return
+                        yield entry
+                if self._watch is None or finished:
+                    return
+                await self._watch.changed(until=until)
+                if until and times.now() > until:
+                    return
 
 
 class _Log:
@@ -192,7 +209,11 @@ def _files(path: Path) -> list[tuple[Path, int]]:
 
 def _look(path: Path) -> list[tuple[Path, int]] | None:
     prefix = f"{path.name}."
-    numbers = [int(name[len(prefix) :]) for name in os.listdir(path.parent) if _is_number(name, prefix)]
+    try:
+        there = os.listdir(path.parent)
+    except FileNotFoundError:
+        return []  # removed with its container
+    numbers = [int(name[len(prefix) :]) for name in there if _is_number(name, prefix)]
     names = [path, *(path.with_name(f"{prefix}{number}") for number in sorted(numbers))]
     found = []
     for name in names:

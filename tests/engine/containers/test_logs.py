@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.containers.logs import Entry, Selection, parse, read
+from engine.containers.logs import Entry, Reading, Selection, parse
 from engine.runtime.zygote.logpump import LogFile, Stream
 
 
@@ -52,7 +53,7 @@ def writer(tmp_path: Path) -> Iterator[Writer]:
 
 
 async def entries(path: Path, **selection: object) -> list[Entry]:
-    return [entry async for entry in read(path, Selection(**selection))]  # type: ignore[arg-type]
+    return [entry async for entry in Reading(path, Selection(**selection))]  # type: ignore[arg-type]
 
 
 async def text(path: Path, **selection: object) -> bytes:
@@ -167,7 +168,7 @@ async def test_a_follower_misses_nothing_that_was_not_thrown_away(
     found: list[int] = []
 
     async def follow() -> None:
-        async for _, _, data in read(writer.path, Selection(), follow=True, ended=lambda: ended):
+        async for _, _, data in Reading(writer.path, Selection(), follow=True, ended=lambda: ended):
             found.append(int(data))
 
     following = asyncio.create_task(follow())
@@ -188,7 +189,9 @@ async def test_a_follower_misses_nothing_that_was_not_thrown_away(
 async def test_a_follower_with_a_bound_stops_there(writer: Writer) -> None:
     writer.say(b"here\n")
     until = (await entries(writer.path))[0][1] + 50_000_000
-    found = [data async for _, _, data in read(writer.path, Selection(until=until), follow=True, ended=lambda: False)]
+    found = [
+        data async for _, _, data in Reading(writer.path, Selection(until=until), follow=True, ended=lambda: False)
+    ]
     assert found == [b"here\n"]
 
 
@@ -212,3 +215,10 @@ def test_broken_lines_are_passed_over(line: bytes) -> None:
 
 def test_a_broken_time_is_no_time() -> None:
     assert parse(b'{"log":"x","stream":"stderr","time":"soon"}\n') == ("stderr", 0, b"x")
+
+
+async def test_what_was_there_is_read_though_the_container_is_removed(writer: Writer) -> None:
+    writer.say(b"last words\n")
+    async with Reading(writer.path, Selection(), follow=True) as lines:
+        shutil.rmtree(writer.path.parent)
+        assert [data async for _, _, data in lines] == [b"last words\n"]

@@ -23,7 +23,7 @@ def sleeper() -> Iterator[int]:
     """A process that changes no more."""
     with subprocess.Popen(["sleep", "600"]) as process:
         wait_for(
-            lambda: (found := read(process.pid, HOST, HOST)) and "sleep 600 S" == f"{found.args} {found.state}", "it"
+            lambda: (found := read(process.pid, HOST, HOST)) and f"{found.args} {found.state}" == "sleep 600 S", "it"
         )
         yield process.pid
         process.kill()
