@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
@@ -66,8 +67,20 @@ class _Once:
         return self._found
 
 
-def container_metrics(states: Iterable[str], samples: Iterable[tuple[str, int, dict[str, Any]]]) -> Iterator[Metric]:
-    """`states` of all containers; `samples` are (name, restarts, Docker's stats JSON) of those that run."""
+@dataclass(frozen=True)
+class Sample:
+    """One container that runs: its restarts, Docker's stats JSON, its OOM kills, and how many µs its processes waited
+    for cpu, memory and io (some of them, or all)."""
+
+    name: str
+    restarts: int
+    stats: dict[str, Any]
+    oom_kills: int
+    pressure: dict[str, dict[str, int]]
+
+
+def container_metrics(states: Iterable[str], samples: Iterable[Sample]) -> Iterator[Metric]:
+    """`states` of all containers; `samples` of those that run."""
     counted = Counter(states)
     number = GaugeMetricFamily("shipway_engine_containers", "Containers by state.", labels=["state"])
     for state in _STATES:
@@ -90,12 +103,20 @@ def container_metrics(states: Iterable[str], samples: Iterable[tuple[str, int, d
         "How often a container was started again after it ended.",
         labels=["container"],
     )
-    for name, restarted, sample in samples:
-        cpu.add_metric([name], _dig(sample, "cpu_stats", "cpu_usage", "total_usage") / 1e9)
-        memory.add_metric([name], _dig(sample, "memory_stats", "usage"))
-        oom.add_metric([name], _dig(sample, "memory_stats", "oom_kills"))
-        restarts.add_metric([name], restarted)
-    yield from (cpu, memory, oom, restarts)
+    pressure = CounterMetricFamily(
+        "shipway_engine_container_pressure_seconds",
+        "How long some, or all, processes of a container waited for a resource (cgroup v2).",
+        labels=["container", "resource", "waiting"],
+    )
+    for sample in samples:
+        cpu.add_metric([sample.name], _dig(sample.stats, "cpu_stats", "cpu_usage", "total_usage") / 1e9)
+        memory.add_metric([sample.name], _dig(sample.stats, "memory_stats", "usage"))
+        oom.add_metric([sample.name], sample.oom_kills)
+        restarts.add_metric([sample.name], sample.restarts)
+        for resource, waited in sample.pressure.items():
+            for waiting, micros in waited.items():
+                pressure.add_metric([sample.name, resource, waiting], micros / 1e6)
+    yield from (cpu, memory, oom, restarts, pressure)
 
 
 def _dig(value: Any, *names: str) -> float:
@@ -108,11 +129,12 @@ def _dig(value: Any, *names: str) -> float:
 async def show(call: Call) -> web.StreamResponse:
     containers = call.rooms.containers
     every = containers.list(all=True)
-    samples: list[tuple[str, int, dict[str, Any]]] = []
+    samples: list[Sample] = []
     for container in every:
         if container.state.alive:
-            sample = await containers.stats(container.id, one_shot=True)
-            samples.append((container.name, container.restart_count, sample))
+            shown = await containers.stats(container.id, one_shot=True)
+            kills, pressure = await containers.strain(container.id)
+            samples.append(Sample(container.name, container.restart_count, shown, kills, pressure))
     found = container_metrics((container.state.status for container in every), samples)
     body = call.rooms.metrics.text(found)
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})

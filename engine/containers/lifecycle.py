@@ -481,6 +481,14 @@ class Containers:
                 yield shown
             await asyncio.sleep(1)
 
+    async def strain(self, ref: str) -> tuple[int, dict[str, dict[str, int]]]:
+        """How its limits press it: how many of its processes the kernel killed for want of memory, and its pressure."""
+        container = self._registry.get(ref)
+        try:
+            return await self._room.launcher.strain(container.id)
+        except NotFound:
+            return 0, {}
+
     async def _sample(self, container: Container, before: dict[str, Any] | None) -> dict[str, Any]:
         if not container.state.alive:
             return stats.stopped(container)

@@ -9,24 +9,26 @@ from typing import Any
 from engine.containers import times
 from engine.containers.model import Container
 
+_NO_LIMIT = 2**64 - 1
 _TICK = 10**9 // os.sysconf("SC_CLK_TCK")
 
 
 def sample(container: Container, usage: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any]:
     """One reading. `usage` is the control group's; `before` an earlier result of this function, or None."""
-    cpu, memory, pids = usage["cpu"], usage["memory"], usage["pids"]
+    cpu, pids = usage["cpu"], usage["pids"]
     now = {
         "name": f"/{container.name}",
         "id": container.id,
         "read": times.rfc3339(times.now()),
         "preread": before["read"] if before else times.ZERO,
-        "pids_stats": {"current": pids["current"], "limit": pids["limit"] or 2**64 - 1},
+        "pids_stats": {"current": pids["current"], "limit": pids["limit"] or _NO_LIMIT},
         "blkio_stats": _block_io(usage["blkio"]),
         "num_procs": 0,
         "storage_stats": {},
         "cpu_stats": {
             "cpu_usage": {
                 "total_usage": cpu["total"],
+                **({"percpu_usage": cpu["per_cpu"]} if cpu["per_cpu"] else {}),
                 "usage_in_kernelmode": cpu["system"],
                 "usage_in_usermode": cpu["user"],
             },
@@ -38,13 +40,7 @@ def sample(container: Container, usage: dict[str, Any], before: dict[str, Any] |
                 "throttled_time": cpu["throttled_time"],
             },
         },
-        "memory_stats": {
-            "usage": memory["usage"],
-            "max_usage": memory["max_usage"],
-            "failcnt": memory["failcnt"],
-            "stats": memory["stats"],
-            "limit": memory["limit"] or total_memory(),
-        },
+        "memory_stats": _memory(usage["memory"]),
     }
     now["precpu_stats"] = before["cpu_stats"] if before else _NO_CPU
     networks = interfaces(container)
@@ -67,7 +63,7 @@ def stopped(container: Container) -> dict[str, Any]:
         "read": times.ZERO,
         "preread": times.ZERO,
         "pids_stats": {},
-        "blkio_stats": _block_io([]),
+        "blkio_stats": _block_io({"bytes": [], "operations": []}),
         "num_procs": 0,
         "storage_stats": {},
         "cpu_stats": _NO_CPU,
@@ -76,10 +72,46 @@ def stopped(container: Container) -> dict[str, Any]:
     }
 
 
-def _block_io(found: list[dict[str, Any]]) -> dict[str, Any]:
-    names = ("io_serviced", "io_queue", "io_service_time", "io_wait_time", "io_merged", "io_time")
-    empty = {f"{name}_recursive": None for name in names}
-    return {"io_service_bytes_recursive": found or None, **empty, "sectors_recursive": None}
+def _memory(memory: dict[str, Any]) -> dict[str, Any]:
+    """Both versions of control groups, each with its own names; `max_usage` is told by v1 alone, as by Docker."""
+    is_v1 = "hierarchical_memory_limit" in memory["stats"]
+    names = _MEMORY_V1 if is_v1 else _MEMORY_V2
+    return {
+        "usage": memory["usage"],
+        **({"max_usage": memory["max_usage"] or 0} if is_v1 else {}),
+        "stats": {name: memory["stats"].get(name, 0) for name in names},
+        "failcnt": memory["failcnt"],
+        "limit": memory["limit"] or total_memory(),
+    }
+
+
+_COUNTED_V1 = (
+    "cache rss rss_huge mapped_file dirty writeback pgpgin pgpgout pgfault pgmajfault inactive_anon active_anon "
+    "inactive_file active_file unevictable"
+)
+_MEMORY_V1 = [
+    *_COUNTED_V1.split(),
+    "hierarchical_memory_limit",
+    "hierarchical_memsw_limit",
+    *(f"total_{name}" for name in _COUNTED_V1.split()),
+]
+_COUNTED_V2 = (
+    "anon file kernel_stack slab sock shmem file_mapped file_dirty file_writeback anon_thp inactive_anon active_anon "
+    "inactive_file active_file unevictable slab_reclaimable slab_unreclaimable pgfault pgmajfault workingset_refault "
+    "workingset_activate workingset_nodereclaim pgrefill pgscan pgsteal pgactivate pgdeactivate pglazyfree pglazyfreed "
+    "thp_fault_alloc thp_collapse_alloc"
+)
+_MEMORY_V2 = _COUNTED_V2.split()
+
+
+def _block_io(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    names = ("io_queue", "io_service_time", "io_wait_time", "io_merged", "io_time")
+    return {
+        "io_service_bytes_recursive": found["bytes"] or None,
+        "io_serviced_recursive": found["operations"] or None,
+        **{f"{name}_recursive": None for name in names},
+        "sectors_recursive": None,
+    }
 
 
 def _system_cpu() -> int:

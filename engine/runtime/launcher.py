@@ -306,6 +306,10 @@ class Launcher:
         """Usage as `Cgroup.stats` gives it."""
         return await self._on_cgroup(id, lambda group: group.stats())
 
+    async def strain(self, id: str) -> tuple[int, dict[str, dict[str, int]]]:  # noqa: A002
+        """How many of its processes the kernel has killed for want of memory, and `Cgroup.pressure`."""
+        return await self._on_cgroup(id, lambda group: (group.oom_kills(), group.pressure()))
+
     async def processes(self, id: str) -> builtins.list[int]:  # noqa: A002
         """The pids of all its processes, on the host."""
         return await self._on_cgroup(id, lambda group: group.processes())

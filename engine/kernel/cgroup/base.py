@@ -48,7 +48,13 @@ class Cgroup(ABC):
 
     @abstractmethod
     def stats(self) -> dict[str, Any]:
-        """Usage: cpu in nanoseconds, memory and block i/o in bytes, pids as a number."""
+        """Usage: cpu in nanoseconds, memory in bytes, pids as a number, block i/o in bytes and operations. What this
+        version of cgroups does not tell is None or empty; so is a limit that is not set."""
+
+    @abstractmethod
+    def pressure(self) -> dict[str, dict[str, int]]:
+        """For cpu, memory and io the microseconds that some, or all, processes have waited for it; empty where the
+        kernel does not count them for a group."""
 
     def create(self) -> None:
         for folder in self.folders():
@@ -159,6 +165,17 @@ def flat(text: str) -> dict[str, int]:
     """`key value` lines."""
     pairs = (line.split() for line in text.splitlines())
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].lstrip("-").isdigit()}
+
+
+def triples(text: str) -> list[dict[str, Any]]:
+    """`8:0 Read 4096` lines; what is of no device is left out."""
+    found = []
+    for line in text.splitlines():
+        parts = line.split()
+        if len(parts) == 3 and ":" in parts[0]:
+            major, minor = map(int, parts[0].split(":"))
+            found.append({"major": major, "minor": minor, "op": parts[1], "value": int(parts[2])})
+    return found
 
 
 def remove_tree(folder: str, deadline: float) -> None:

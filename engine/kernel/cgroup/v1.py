@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable
 
-from engine.kernel.cgroup.base import Cgroup, flat, number, read, write
+from engine.kernel.cgroup.base import Cgroup, flat, number, read, triples, write
 
 TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
 if TYPE_CHECKING:
@@ -114,8 +114,8 @@ class CgroupV1(Cgroup):
         if limit is not None:
             # Memory can never be above memory and swap: the order depends on the way both move.
             both = self._at("memory", "memory.memsw.limit_in_bytes")
-            swap_first = swap is not None and both is not None and os.path.exists(both) and limit > number(both)
-            if swap_first:
+            swap_first = swap is not None and both is not None and os.path.exists(both)
+            if swap_first and (limit < 0 or limit > number(both or "")):
                 self._set("memory", "memory.memsw.limit_in_bytes", swap)
             self._set("memory", "memory.limit_in_bytes", limit)
         if swap is not None:
@@ -181,29 +181,32 @@ class CgroupV1(Cgroup):
                 "periods": throttling.get("nr_periods", 0),
                 "throttled_periods": throttling.get("nr_throttled", 0),
                 "throttled_time": throttling.get("throttled_time", 0),
+                "per_cpu": [int(part) for part in read(self._at("cpuacct", "cpuacct.usage_percpu") or "").split()],
             },
             "memory": {
                 "usage": number(self._at("memory", "memory.usage_in_bytes") or ""),
                 "max_usage": number(self._at("memory", "memory.max_usage_in_bytes") or ""),
                 "failcnt": number(self._at("memory", "memory.failcnt") or ""),
                 "limit": 0 if limit >= 1 << 60 else limit,
-                "stats": {key: value for key, value in memory.items() if not key.startswith("hierarchical")},
+                "stats": memory,
             },
             "pids": {
                 "current": number(self._at("pids", "pids.current") or ""),
                 "limit": number(self._at("pids", "pids.max") or ""),
             },
-            "blkio": self._block_io_stats(),
+            "blkio": {"bytes": self._block_io("io_service_bytes"), "operations": self._block_io("io_serviced")},
         }
 
-    def _block_io_stats(self) -> list[dict[str, Any]]:
-        found = []
-        for line in read(self._at("blkio", "blkio.throttle.io_service_bytes") or "").splitlines():
-            parts = line.split()
-            if len(parts) == 3 and parts[1] in ("Read", "Write"):
-                major, minor = parts[0].split(":")
-                found.append({"major": int(major), "minor": int(minor), "op": parts[1].lower(), "value": int(parts[2])})
-        return found
+    def pressure(self) -> dict[str, dict[str, int]]:
+        return {}
+
+    def _block_io(self, what: str) -> list[dict[str, Any]]:
+        # Groups below are counted in from Linux 5.3 on only.
+        for file in (f"blkio.throttle.{what}_recursive", f"blkio.throttle.{what}"):
+            path = self._at("blkio", file)
+            if path is not None and (text := read(path)):
+                return triples(text)
+        return []
 
 
 @functools.cache

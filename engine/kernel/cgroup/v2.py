@@ -127,11 +127,12 @@ class CgroupV2(Cgroup):
                 "periods": cpu.get("nr_periods", 0),
                 "throttled_periods": cpu.get("nr_throttled", 0),
                 "throttled_time": cpu.get("throttled_usec", 0) * 1000,
+                "per_cpu": [],
             },
             "memory": {
                 "usage": number(f"{self._folder}/memory.current"),
-                "max_usage": number(f"{self._folder}/memory.peak"),
-                "failcnt": flat(read(f"{self._folder}/memory.events")).get("max", 0),
+                "max_usage": number(f"{self._folder}/memory.peak") or None,
+                "failcnt": flat(read(f"{self._folder}/memory.events")).get("oom", 0),
                 "limit": number(f"{self._folder}/memory.max"),
                 "stats": memory,
             },
@@ -139,10 +140,21 @@ class CgroupV2(Cgroup):
                 "current": number(f"{self._folder}/pids.current"),
                 "limit": number(f"{self._folder}/pids.max"),
             },
-            "blkio": self._block_io_stats(),
+            "blkio": {
+                "bytes": self._block_io(read="rbytes", write="wbytes"),
+                "operations": self._block_io(read="rios", write="wios"),
+            },
         }
 
-    def _block_io_stats(self) -> list[dict[str, Any]]:
+    def pressure(self) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {}
+        for kind in ("cpu", "memory", "io"):
+            for line in read(f"{self._folder}/{kind}.pressure").splitlines():
+                who, *_, total = line.split()
+                found.setdefault(kind, {})[who] = int(total.removeprefix("total="))
+        return found
+
+    def _block_io(self, **words: str) -> list[dict[str, Any]]:
         found = []
         for line in read(f"{self._folder}/io.stat").splitlines():
             device, *pairs = line.split()
@@ -150,7 +162,7 @@ class CgroupV2(Cgroup):
             values = dict(pair.split("=") for pair in pairs if "=" in pair)
             found += [
                 {"major": int(major), "minor": int(minor), "op": op, "value": int(values[key])}
-                for op, key in (("read", "rbytes"), ("write", "wbytes"))
+                for op, key in words.items()
                 if key in values
             ]
         return found
