@@ -18,7 +18,7 @@ import struct
 import termios
 
 from engine.kernel import capabilities, libc
-from engine.runtime.zygote import protocol, rootfs
+from engine.runtime.zygote import protocol, rehearsal, rootfs
 
 TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
 if TYPE_CHECKING:
@@ -50,11 +50,13 @@ def run_init(sync: socket.socket, stdio: list[int], request: dict[str, Any]) -> 
     _live(sync, request)
 
 
-def wait_for_container(sync: socket.socket) -> NoReturn:
-    """The life of one who waits in the pool: as `run_init`'s, once it is told whose init it is to be."""
+def wait_for_container(sync: socket.socket, like: bytes) -> NoReturn:
+    """The life of one who waits in the pool: as `run_init`'s, once it is told whose init it is to be. `like` is a
+    request as it may expect."""
     try:
         sync = socket.socket(fileno=_keep(sync.fileno(), []))
         os.setsid()
+        rehearsal.build(like)
         doors, passed = protocol.receive_raw(sync, protocol.MOST_HANDED_OVER)
         if not doors:
             os._exit(0)

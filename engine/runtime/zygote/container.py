@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import os
 import socket
@@ -11,6 +12,7 @@ import termios
 import time
 from collections.abc import Callable
 
+from engine.runtime.zygote.detached import is_bind
 from engine.runtime.zygote.logpump import LogFile, Stream
 
 TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
     Answer = Callable[[dict[str, Any]], None]
 
+_OWN_FILES = {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}
+"""What an engine mounts into each of its containers."""
 _HEAR_FLAGS = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
 
 
@@ -108,6 +112,8 @@ class Container(Process):
         self.oom_killed = False
         self.doomed = False
         self.deleters: list[Callable[[], None]] = []
+        self.mounts = -1
+        """Its mount namespace, held so that its end is not put off until all is taken down."""
 
     def begin(self, pid: int, sync: socket.socket, stdio: list[int]) -> None:
         self.pid = pid
@@ -116,6 +122,13 @@ class Container(Process):
         if stdio:
             self.stdin = stdio[0] if stdio[0] >= 0 else None
             self.output = (stdio[1], stdio[2])
+
+    def hold_mounts(self, spec: dict[str, Any]) -> None:
+        """Unless something of the host is mounted in it: when it has ended, the host may want to unmount that."""
+        if all(not is_bind(mount) or mount["destination"] in _OWN_FILES for mount in spec.get("mounts", ())):
+            # It may be dead already.
+            with contextlib.suppress(OSError):
+                self.mounts = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
     def close_stdin(self) -> None:
         if self.stdin is not None:

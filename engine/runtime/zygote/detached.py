@@ -8,15 +8,12 @@ and ids can be mapped. Nothing of it is ever seen on the host.
 from __future__ import annotations
 
 import contextlib
-import errno
-import itertools
 import os
 
 from engine.kernel import libc
-from engine.kernel.overlay import overlay, overlay_at
 from engine.kernel.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from engine.runtime.zygote.birth import outside
-from engine.runtime.zygote.folders import Folders
+from engine.runtime.zygote.layers import Layers
 from engine.runtime.zygote.ownmounts import HostMounts
 
 TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
@@ -49,9 +46,6 @@ _PROPAGATION = {
     "unbindable": libc.MS_UNBINDABLE,
 }
 
-_unattached = True
-"""Until the kernel has shown that its overlayfs takes no folders of mounts that are attached nowhere."""
-
 
 def is_bind(mount: dict[str, Any]) -> bool:
     """Also of layers of the host's that are shown as one."""
@@ -65,23 +59,34 @@ def is_layered(mount: dict[str, Any]) -> bool:
 
 def mounts(request: dict[str, Any], users: int | None, scratch: str, hosts: HostMounts) -> list[int]:
     """The overlay, if there is one, then each bind of the spec in its order; the caller's to close."""
+    root, spec = request.get("rootfs"), request["spec"]
+    binds = [mount for mount in spec.get("mounts", ()) if is_bind(mount)]
     made: list[int] = []
-    try:
-        if request.get("rootfs"):
-            if users is not None:
-                with hosts.entered():
-                    _give_upper(request["rootfs"]["upper"], request["spec"])
-            made.append(_overlay(request["rootfs"], users, scratch, hosts))
-        binds = list(filter(is_bind, request["spec"].get("mounts", ())))
-        for layered, group in itertools.groupby(binds, is_layered):
-            with contextlib.nullcontext() if layered else hosts.entered():
-                for mount in group:
-                    made.append(_layers(mount, users, scratch, hosts) if layered else _bind(mount, users))  # noqa: PERF401 - what was made is closed when a later one fails
-    except OSError:
-        for fd in made:
-            os.close(fd)
-        raise
-    return made
+    with contextlib.ExitStack() as stack:
+        try:
+            with hosts.entered():
+                if root and users is not None:
+                    _give_upper(root["upper"], spec)
+                layers = [Layers(root, stack)] if root else []
+                layers += [Layers(_layers(mount["options"]), stack) for mount in binds if is_layered(mount)]
+                bound = [_bind(mount, users, made) for mount in binds if not is_layered(mount)]
+            shown = iter([_shown(each, users, scratch, made) for each in layers])
+            rest = iter(bound)
+            trees = [next(shown)] if root else []
+            for mount in binds:
+                trees.append(next(shown if is_layered(mount) else rest))
+                if is_layered(mount):
+                    _set(trees[-1], mount["options"])
+        except OSError:
+            for fd in made:
+                os.close(fd)
+            raise
+    return trees
+
+
+def _shown(layers: Layers, users: int | None, scratch: str, made: list[int]) -> int:
+    made.append(layers.shown(users, scratch))
+    return made[-1]
 
 
 def _give_upper(upper: str, spec: dict[str, Any]) -> None:
@@ -92,53 +97,15 @@ def _give_upper(upper: str, spec: dict[str, Any]) -> None:
         os.chown(upper, uid, gid)
 
 
-def _overlay(request: dict[str, Any], users: int | None, scratch: str, hosts: HostMounts) -> int:
-    """A mount of any number of layers; in a user namespace the lower ones are shown with its ids.
-
-    One mapped mount over the folder that holds all layers serves them all. `scratch` has two folders for kernels whose
-    overlayfs wants to see attached what it is made of.
-    """
-    global _unattached
-    below, own = request["lower"], [folder for folder in (request["upper"], request["work"]) if folder]
-    options = ["volatile"] if request.get("volatile") else []
-    with contextlib.ExitStack() as stack:
-        with hosts.entered():
-            layers = Folders(below, stack)
-            writable = Folders(own, stack) if own else None
-        if users is not None:
-            libc.mount_setattr(layers.tree, attributes=libc.MOUNT_ATTR_IDMAP, userns=users, recursive=True)
-        if _unattached:
-            try:
-                upper, work = writable.opened() if writable else (None, None)
-                return overlay_at(layers.opened(), upper, work, options=options)
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-        place = f"{scratch}/lower"
-        shown, work_shown = writable.attached(f"{scratch}/upper") if writable else ("", "")
-        tree = overlay(layers.attached(place), shown, work_shown, options=options, place=place)
-        # So nothing else was wrong with it.
-        _unattached = False
-        return tree
-
-
-def _layers(mount: dict[str, Any], users: int | None, scratch: str, hosts: HostMounts) -> int:
+def _layers(options: list[str]) -> dict[str, Any]:
     """Without `upperdir` nobody can write to it, whatever rights they have."""
-    options = mount["options"]
     named = {key: value for key, _, value in (option.partition("=") for option in options)}
-    request = {
+    return {
         "lower": [option[len(LAYER) :] for option in options if option.startswith(LAYER)],
         "upper": named.get("upperdir", ""),
         "work": named.get("workdir", ""),
         "volatile": "volatile" in options,
     }
-    tree = _overlay(request, users, scratch, hosts)
-    try:
-        _set(tree, options)
-        return tree
-    except OSError:
-        os.close(tree)
-        raise
 
 
 def _tree(source: str, options: list[str], deep: int) -> int:
@@ -202,19 +169,16 @@ def _set(tree: int, options: list[str]) -> None:
         libc.mount_setattr(tree, attributes=whole, recursive=True)
 
 
-def _bind(mount: dict[str, Any], users: int | None) -> int:
+def _bind(mount: dict[str, Any], users: int | None, made: list[int]) -> int:
     options = mount.get("options", [])
     deep = "rbind" in options
     tree = _tree(mount["source"], options, libc.AT_RECURSIVE if deep else 0)
-    try:
-        if users is not None and not {"idmap", "ridmap"}.isdisjoint(options):
-            _map(tree, users, recursive="ridmap" in options)
-        _set(tree, options)
-        for option in options:
-            kind = _PROPAGATION.get(option.removeprefix("r"))
-            if kind:
-                libc.mount_setattr(tree, propagation=kind, recursive=option.startswith("r"))
-        return tree
-    except OSError:
-        os.close(tree)
-        raise
+    made.append(tree)
+    if users is not None and not {"idmap", "ridmap"}.isdisjoint(options):
+        _map(tree, users, recursive="ridmap" in options)
+    _set(tree, options)
+    for option in options:
+        kind = _PROPAGATION.get(option.removeprefix("r"))
+        if kind:
+            libc.mount_setattr(tree, propagation=kind, recursive=option.startswith("r"))
+    return tree

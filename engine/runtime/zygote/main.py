@@ -38,7 +38,8 @@ Handler = Callable[[], None]
 FOLDERS = ("rootfs", "containers", "lower", "upper")
 """Below the exec root: where a root is mounted, notes of control groups, where layers are mounted for a moment."""
 _QUIET_SECONDS = 0.01
-"""After this long without anything to do there is time to fill the pool."""
+"""After this long without anything to do there is time to take down what has ended, and to fill the pool."""
+_MOST_ENDED = 32
 
 
 class Zygote:
@@ -53,6 +54,8 @@ class Zygote:
         self._containers: dict[str, Container] = {}
         self._clients: list[socket.socket] = []
         self._pool = Pool()
+        self._ended: dict[str, int] = {}
+        """The mounts of containers that have ended: taking them down waits until there is time."""
         self._packet = b""
         """The request at hand as it came."""
         self._going = True
@@ -65,15 +68,17 @@ class Zygote:
         self._watch(listener.fileno(), lambda: self._accept(listener))
         while self._going or self._containers:
             try:
-                ready = self._poll.poll(None if self._pool.full else _QUIET_SECONDS)
+                ready = self._poll.poll(None if self._pool.full and not self._ended else _QUIET_SECONDS)
             except InterruptedError:
                 continue
             if not ready:
+                self._take_down(0)
                 self._fill_pool()
             for fd, _ in ready:
                 handler = self._handlers.get(fd)
                 if handler is not None:
                     self._handle(handler)
+        self._take_down(0)
         self._pool.close()
 
     @staticmethod
@@ -85,7 +90,14 @@ class Zygote:
             sys.excepthook(*sys.exc_info())
             sys.stderr.flush()
 
+    def _take_down(self, most: int) -> None:
+        """The mounts of the ended, so that `most` are left."""
+        while len(self._ended) > most:
+            os.close(self._ended.pop(next(iter(self._ended))))
+
     def _fill_pool(self) -> None:
+        if self._pool.full:
+            return
         try:
             self._pool.fill()
         except OSError as error:
@@ -153,6 +165,9 @@ class Zygote:
         name = request["container"]
         if name in self._containers:
             raise OSError(errno.EEXIST, "a container of this id exists", name)
+        if name in self._ended:
+            # Its upper folder must not be in two mounts at once.
+            os.close(self._ended.pop(name))
         container = Container(name, request["spec"], request.get("log"))
         try:
             self._spawn(container, request)
@@ -221,6 +236,7 @@ class Zygote:
             os.close(fd)
         container.begin(pid, ours, stdio)
         self._watch(container.pidfd, lambda: self._reap(container))
+        container.hold_mounts(spec)
         try:
             users = map_ids(pid, spec)
             # Only now: under a limit of one process nobody could be born beside the visiting zygote.
@@ -467,12 +483,15 @@ class Zygote:
             # Whoever is behind is given the rest.
             self._settle(stream)
         container.end(code, group.oom_kills() > container.oom_base)
+        if container.mounts >= 0:
+            self._ended[container.name] = container.mounts
         if container.status == "stopped":
             self._announce({"event": "exit", "container": container.name, "exec": None, **container.exit_record()})
         elif container.error is None:
             self._fail(container, _told(b""))
         if container.doomed:
             self._forget(container)
+        self._take_down(_MOST_ENDED)
 
     def _reap_exec(self, container: Container, run: Exec) -> None:
         self._unwatch(run.pidfd)

@@ -37,6 +37,8 @@ class Pool:
         self._waiting: list[tuple[int, socket.socket]] = []
         self._size = 0
         """Nobody waits where no container comes that could be waited for."""
+        self._last = b""
+        """The last request that somebody who waited could take."""
 
     @property
     def full(self) -> bool:
@@ -51,7 +53,7 @@ class Pool:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = libc.clone(_FLAGS)
         if pid == 0:
-            child.wait_for_container(theirs)
+            child.wait_for_container(theirs, self._last)
         theirs.close()
         self._waiting.append((pid, ours))
 
@@ -65,7 +67,7 @@ class Pool:
         """
         if not _fits(request):
             return None
-        self._size = SIZE
+        self._size, self._last = SIZE, packet
         while self._waiting:
             pid, sync = self._waiting.pop(0)
             try:
