@@ -31,6 +31,7 @@ from engine.images.descriptor import Descriptor
 from engine.images.history import history
 from engine.images.image import Deleted, Image, ImageUser, Layer
 from engine.images.layers import LayerStore
+from engine.images.layout import Layout
 from engine.images.leases import Lease
 from engine.images.manifest import Index, Manifest
 from engine.images.reference import Reference
@@ -52,6 +53,7 @@ class ImageStore:
         self.users: Callable[[str], Sequence[ImageUser]] = lambda image_id: ()
         """Tells which containers use an image: whoever keeps containers sets it."""
         self._config = lru_cache(maxsize=512)(self._read_config)
+        self._layout = Layout(root, self.catalog, self.blobs)
         self._remover = Remover(self)
         self._collector = Collector(self)
 
@@ -147,18 +149,23 @@ class ImageStore:
             if self.catalog.image(image_id) is None:
                 raise NotFound(f"No such image: {image_id}")
             self.catalog.set_tag(str(ref.with_tag(ref.tag)), image_id)
+        self._layout.refresh()
 
     def untag(self, ref: Reference) -> None:
         """Takes a name away and leaves the image. Raises NotFound."""
         if not self.catalog.delete_tag(str(ref)):
             raise NotFound(f"No such image: {ref.familiar}")
+        self._layout.refresh()
 
     def remove(self, name_or_id: str, force: bool = False, prune: bool = True) -> builtins.list[Deleted]:
         """`docker rmi`: unnames, and removes what has no name left; with `prune` its unnamed parents too.
 
         Raises NotFound, and Conflict as long as containers or child images need it.
         """
-        return self._remover.remove(name_or_id, force=force, prune=prune)
+        try:
+            return self._remover.remove(name_or_id, force=force, prune=prune)
+        finally:
+            self._layout.refresh()
 
     def prune(
         self, *, dangling: bool = True, keep: Callable[[Image], bool] | None = None
@@ -167,7 +174,10 @@ class ImageStore:
 
         `keep` says which to spare. Returns what went and how many bytes that freed.
         """
-        return self._remover.prune(dangling=dangling, keep=keep)
+        try:
+            return self._remover.prune(dangling=dangling, keep=keep)
+        finally:
+            self._layout.refresh()
 
     def collect(self, *, grace: float = 3600) -> int:
         """Removes blobs and layers that nothing needs and that are older than `grace` seconds.
@@ -343,6 +353,7 @@ class ImageStore:
                 self.catalog.add_image(image_id, described, None, size, "")
                 if ref is not None:
                     self._name(ref, digest, image_id)
+        self._layout.refresh()
         return self._image(image_id)
 
     def _check_image(self, manifest: Manifest) -> None:
@@ -384,6 +395,7 @@ class ImageStore:
         data = manifest.encode()
         described = Descriptor(manifest.media_type, self.blobs.put(data), len(data))
         self.catalog.set_manifest(image_id, described)
+        self._layout.refresh()
         return data, described
 
     def known_manifest(self, image_id: str) -> tuple[bytes, Descriptor] | None:

@@ -115,14 +115,20 @@ def test_we_load_what_skopeo_saves(
 
 @needs_skopeo
 def test_the_blobs_are_an_oci_layout_for_others(store: ImageStore, make_image: Make) -> None:
-    image = make_image({"a": "1"})
-    data, described = store.manifest_of(image)
-    index = {
-        "schemaVersion": 2,
-        "manifests": [{"mediaType": described.media_type, "digest": described.digest, "size": len(data)}],
-    }
-    (store.root / "index.json").write_text(json.dumps(index))
-    assert json.loads(skopeo("inspect", f"oci:{store.root}"))["Digest"] == described.digest
+    image = make_image({"a": "1"}, name="app:1")
+    make_image({"b": "2"}, name="unpacked:1")
+    _, described = store.manifest_of(image)
+    store.tag(image.id, Reference.parse("r.example.com/team/app:2"))
+    for name in ("docker.io/library/app:1", "r.example.com/team/app:2"):
+        assert json.loads(skopeo("inspect", f"oci:{store.root}:{name}"))["Digest"] == described.digest
+    again = ImageStore(store.root)
+    again.remove("app:1")
+    again.close()
+    listed = json.loads((store.root / "index.json").read_text())["manifests"]
+    assert [line["annotations"] for line in listed] == [
+        {"org.opencontainers.image.ref.name": "r.example.com/team/app:2"}
+    ]
+    skopeo("copy", "-q", f"oci:{store.root}:r.example.com/team/app:2", f"dir:{store.root.parent}/out")
 
 
 def test_docker_archives_of_old(other: ImageStore) -> None:
