@@ -84,8 +84,8 @@ async def _build(call: Call, auths: dict[str, Auth], source: RemoteContext) -> w
                 raise
             say(progress.error_message(error, error.exit_code))
             return
-        say({"aux": {"ID": image.id}})
         if quiet:
+            say({"aux": {"ID": image.id}})
             say({"stream": f"{image.id}\n"})
         for tag in call.texts("t"):
             rooms.events.publish("image", "tag", image.id, {"name": Reference.parse(tag).familiar})

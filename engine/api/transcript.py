@@ -79,6 +79,8 @@ class Transcript:
                 where = f"line {event.line}: " if event.line else ""
                 self._line(f"[Warning] {where}{event.text}\n")
             case Built():
+                # Before the words: clients take the last line for the success.
+                self._say({"aux": {"ID": event.image_id}})
                 self._line(f"Successfully built {event.image_id.removeprefix('sha256:')[:12]}\n")
                 for tag in event.tags:
                     self._line(f"Successfully tagged {Reference.parse(tag).familiar}\n")

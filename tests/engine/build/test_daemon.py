@@ -168,7 +168,7 @@ def test_what_the_query_asks_for(daemon: Daemon) -> None:
     assert "build-arg X was not consumed" in said(messages)
     image = daemon.api.inspect_image("b:2")
     assert (image["Config"]["Labels"], sorted(image["RepoTags"])) == ({"l": "m"}, ["a:1", "b:2"])
-    assert image["Id"] == messages[-1]["aux"]["ID"]
+    assert messages[-1] == {"stream": "Successfully tagged b:2\n"}
     assert [image["Id"]] == [json.loads(json.dumps(m))["aux"]["ID"] for m in messages if "aux" in m]
 
 
@@ -229,7 +229,7 @@ def test_two_equal_builds_at_once_share_their_work(daemon: Daemon) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len({messages[-1]["aux"]["ID"] for messages in found}) == 1
+    assert len({m["aux"]["ID"] for messages in found for m in messages if "aux" in m}) == 1
     assert sum("ran\n" in said(messages).replace("echo ran\n", "") for messages in found) == 1
     assert sum("Using cache" in said(messages) for messages in found) == 2
 
