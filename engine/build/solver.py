@@ -50,6 +50,8 @@ from engine.images.image import Image, Layer
 from engine.images.leases import Lease
 from engine.images.store import ImageStore
 
+_SECOND = len("1970-01-01T00:00:00")
+
 
 class Solver:
     """One build's work. `tree` holds the build context."""
@@ -109,6 +111,8 @@ class Solver:
         standing = self._solved[target].result()
         config = self._stages[target].work.config
         newest = max((entry.created or "" for entry in standing.history), default="")
+        if self._epoch is not None and newest[:_SECOND] > self._now()[:_SECOND]:
+            newest = self._now()  # what a younger base says of itself stays in its history
         return standing, msgspec.structs.replace(
             config,
             created=newest or config.created,

@@ -287,10 +287,12 @@ async def test_epoch_makes_images_repeat(bench: Bench) -> None:
         (await bench.build(text, no_cache=True, build_args={"SOURCE_DATE_EPOCH": "1000000000"})).id for _ in range(2)
     }
     assert len(ids) == 1
-    image = bench.images.get(ids.pop())
-    assert image.created == datetime.fromtimestamp(1_000_000_000, UTC).isoformat(timespec="microseconds").replace(
-        "+00:00", "Z"
-    )
+    stamp = datetime.fromtimestamp(1_000_000_000, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    assert bench.images.get(ids.pop()).created == stamp
+    base = await bench.build(text, no_cache=True, tags=("young",))
+    image = await bench.build("FROM young\nLABEL a=b\n", build_args={"SOURCE_DATE_EPOCH": "1000000000"})
+    assert image.created == stamp
+    assert image.config.history[0] == base.config.history[0]
 
 
 @pytest.mark.parametrize(
