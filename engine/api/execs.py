@@ -36,7 +36,8 @@ async def create(call: Call) -> web.StreamResponse:
         stdin=bool(body.get("AttachStdin")),
         stdout=bool(body.get("AttachStdout")),
         stderr=bool(body.get("AttachStderr")),
-        detach_keys=detach.parse(body.get("DetachKeys") or ""),
+        # docker-py writes it small, and Docker's own reader takes names in any case.
+        detach_keys=detach.parse(body.get("DetachKeys") or body.get("detachKeys") or ""),
     )
     return answer.json({"Id": known}, 201)
 

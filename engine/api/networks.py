@@ -26,11 +26,13 @@ def _container_name(call: Call, container_id: str) -> str:
 
 
 def _json(call: Call, network: Network, *, containers: bool) -> dict[str, Any]:
-    ipam: list[dict[str, str]] = []
+    ipam: list[dict[str, Any]] = []
     if network.subnet:
         ipam.append({"Subnet": network.subnet, "Gateway": network.gateway})
         if network.ip_range:
             ipam[0]["IPRange"] = network.ip_range
+        if network.auxiliary:
+            ipam[0]["AuxiliaryAddresses"] = network.auxiliary
     shown: dict[str, Any] = {
         "Name": network.name,
         "Id": network.id,
@@ -99,7 +101,7 @@ async def inspect(call: Call) -> web.StreamResponse:
 async def create(call: Call) -> web.StreamResponse:
     body = await call.json()
     pools = (body.get("IPAM") or {}).get("Config") or []
-    pool: dict[str, str] = next((one for one in pools if ":" not in (one.get("Subnet") or "")), {})
+    pool: dict[str, Any] = next((one for one in pools if ":" not in (one.get("Subnet") or "")), {})
     if body.get("ConfigOnly") or body.get("Ingress"):
         raise InvalidInput("only networks of the local scope can be created")
     network = await call.rooms.networks.create(
@@ -108,6 +110,7 @@ async def create(call: Call) -> web.StreamResponse:
         subnet=pool.get("Subnet") or None,
         gateway=pool.get("Gateway") or None,
         ip_range=pool.get("IPRange") or None,
+        auxiliary=pool.get("AuxiliaryAddresses") or {},
         internal=bool(body.get("Internal")),
         attachable=bool(body.get("Attachable")),
         labels=body.get("Labels") or {},

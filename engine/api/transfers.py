@@ -14,7 +14,7 @@ from engine.api.call import Call
 from engine.api.credentials import auth_from
 from engine.api.images import publish, reference_of
 from engine.api.router import Routes
-from engine.errors import InvalidInput, NotFound
+from engine.errors import EngineError, InvalidInput, NotFound
 from engine.images.archive.load import load
 from engine.images.archive.plain import import_tar
 from engine.images.archive.save import save
@@ -153,7 +153,12 @@ async def save_(call: Call) -> web.StreamResponse:
 @routes.add("POST", "/images/load", streaming=True)
 async def load_(call: Call) -> web.StreamResponse:
     async def work(say: progress.Say) -> None:
-        images = await asyncio.to_thread(load, call.rooms.images, cast(BinaryIO, call.file()))
+        try:
+            images = await asyncio.to_thread(load, call.rooms.images, cast(BinaryIO, call.file()))
+        except EngineError as error:
+            # In the stream, as Docker has it: clients look for it there.
+            say(progress.error_message(error))
+            return
         for image in images:
             for name in image.tags or (image.id,):
                 kind = "Loaded image" if image.tags else "Loaded image ID"

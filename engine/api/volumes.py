@@ -22,8 +22,10 @@ async def list_(call: Call) -> web.StreamResponse:
 async def create(call: Call) -> web.StreamResponse:
     body = await call.json()
     volumes = call.rooms.volumes
+    name = body.get("Name") or ""
     volume = volumes.create(
-        body.get("Name") or "",
+        name,
+        anonymous=not name,
         driver=body.get("Driver") or "local",
         labels=body.get("Labels") or {},
         options=body.get("DriverOpts") or {},

@@ -67,10 +67,16 @@ class Addresses:
     back may still be in someone's connection tables.
     """
 
-    def __init__(self, subnet: IPv4Network, gateway: IPv4Address, ip_range: IPv4Network | None = None) -> None:
+    def __init__(
+        self,
+        subnet: IPv4Network,
+        gateway: IPv4Address,
+        ip_range: IPv4Network | None = None,
+        reserved: Iterable[IPv4Address] = (),
+    ) -> None:
         self.subnet = subnet
         self._range = ip_range or subnet
-        self._used = {gateway, subnet.network_address, subnet.broadcast_address}
+        self._used = {gateway, subnet.network_address, subnet.broadcast_address, *reserved}
         self._cursor = int(self._range.network_address)
 
     def take(self, wanted: str | None = None) -> IPv4Address:

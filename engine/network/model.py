@@ -49,7 +49,10 @@ class Endpoint(msgspec.Struct):
 
 
 class Network(msgspec.Struct):
-    """One network. The drivers `host` and `null` have no subnet and no bridge."""
+    """One network. The drivers `host` and `null` have no subnet and no bridge.
+
+    `auxiliary` names addresses of the subnet that others use: no container gets one of them.
+    """
 
     id: str
     name: str
@@ -58,6 +61,7 @@ class Network(msgspec.Struct):
     subnet: str = ""
     gateway: str = ""
     ip_range: str = ""
+    auxiliary: dict[str, str] = msgspec.field(default_factory=dict)
     bridge: str = ""
     internal: bool = False
     attachable: bool = False

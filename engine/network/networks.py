@@ -118,6 +118,7 @@ class Networks:
         subnet: str | None = None,
         gateway: str | None = None,
         ip_range: str | None = None,
+        auxiliary: dict[str, str] | None = None,
         internal: bool = False,
         attachable: bool = False,
         labels: dict[str, str] | None = None,
@@ -142,6 +143,7 @@ class Networks:
             driver="bridge",
             created=time.time(),
             ip_range=ip_range or "",
+            auxiliary=dict(auxiliary or {}),
             bridge=options.bridge_name(wishes, f"s{self._config.instance}{known[:6]}"),
             internal=internal,
             attachable=attachable,
@@ -304,7 +306,8 @@ class Networks:
     def _make_pool(self, network: Network) -> None:
         ip_range = IPv4Network(network.ip_range, strict=False) if network.ip_range else None
         subnet, gateway = IPv4Network(network.subnet), IPv4Address(network.gateway)
-        self._addresses[network.id] = addresses.Addresses(subnet, gateway, ip_range)
+        reserved = map(IPv4Address, network.auxiliary.values())
+        self._addresses[network.id] = addresses.Addresses(subnet, gateway, ip_range, reserved)
 
     def _adopt(self, network: Network, endpoint: Endpoint) -> None:
         with contextlib.suppress(Conflict):

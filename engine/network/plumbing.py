@@ -204,6 +204,9 @@ def _place(
         raise InvalidInput(f"gateway {door} is not in the subnet {chosen}")
     if network.ip_range and not addresses.parse_subnet(network.ip_range).subnet_of(chosen):
         raise InvalidInput(f"address range {network.ip_range} is not in the subnet {chosen}")
+    for address in network.auxiliary.values():
+        if addresses.parse_address(address) not in chosen:
+            raise InvalidInput(f"auxiliary address {address} is not in the subnet {chosen}")
     network.subnet, network.gateway = str(chosen), str(door)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
+from engine.errors import NotFound, Unavailable
 from engine.images import manifest as formats
 from engine.images.config import MAX_CONFIG_BYTES, ImageConfig
 from engine.images.descriptor import Descriptor, Platform
@@ -25,7 +27,14 @@ class Described:
 
 async def describe(client: RegistryClient, reference: Reference, *, auth: Auth | None = None) -> Described:
     """Raises NotFound, Unauthorized, Forbidden, Unavailable; InvalidInput for bytes that are no manifest."""
-    remote = Remote(client, await client.endpoint(reference.domain), reference.path, auth)
+    *mirrors, origin = await client.endpoints_for(reference.domain, mirrored=True)
+    for mirror in mirrors:
+        with contextlib.suppress(NotFound, Unavailable):
+            return await _describe(Remote(client, mirror, reference.path), reference)
+    return await _describe(Remote(client, origin, reference.path, auth), reference)
+
+
+async def _describe(remote: Remote, reference: Reference) -> Described:
     fetched = await manifests.get(remote, reference.digest or reference.tag or "latest")
     parsed = formats.parse(fetched.data, fetched.media_type)
     descriptor = Descriptor(parsed.media_type, fetched.digest, len(fetched.data))

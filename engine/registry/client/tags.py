@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import msgspec
 
-from engine.errors import InvalidInput
+from engine.errors import InvalidInput, NotFound, Unavailable
 from engine.images.reference import Reference
 from engine.registry.client.auth import Auth
 from engine.registry.client.remote import Remote
@@ -20,7 +22,14 @@ class _Page(msgspec.Struct):
 
 async def list_tags(client: RegistryClient, reference: Reference, *, auth: Auth | None = None) -> list[str]:
     """All of them, page by page. Raises NotFound, Unauthorized, Forbidden, Unavailable; InvalidInput for nonsense."""
-    remote = Remote(client, await client.endpoint(reference.domain), reference.path, auth)
+    *mirrors, origin = await client.endpoints_for(reference.domain, mirrored=True)
+    for mirror in mirrors:
+        with contextlib.suppress(NotFound, Unavailable):
+            return await _list(Remote(client, mirror, reference.path))
+    return await _list(Remote(client, origin, reference.path, auth))
+
+
+async def _list(remote: Remote) -> list[str]:
     found: list[str] = []
     while len(found) < _MOST:
         url = remote.url("tags/list").update_query({"n": str(_PAGE), **({"last": found[-1]} if found else {})})

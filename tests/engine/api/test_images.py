@@ -83,7 +83,7 @@ def test_save_and_load(client: docker.DockerClient, snapshot: docker.models.imag
     (loaded,) = client.images.load(saved)
     assert (loaded.id, loaded.tags) == (snapshot.id, ["snapshot:1"])
     for broken in (b"junk", saved[: len(saved) // 2]):
-        with pytest.raises(docker.errors.APIError, match="malformed tar"):
+        with pytest.raises(docker.errors.ImageLoadError, match="malformed tar"):
             client.images.load(broken)
     with pytest.raises(docker.errors.APIError, match="No such image"):
         b"".join(client.api.get_image("missing"))

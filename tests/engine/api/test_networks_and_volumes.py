@@ -78,12 +78,23 @@ def test_names_change_with_the_networks(client: docker.DockerClient) -> None:
         ({"Name": "a\nb"}, 400, "invalid network name"),
         ({"Name": "bridge"}, 409, "already exists"),
         ({"Name": "n", "IPAM": {"Config": [{"Subnet": "nonsense"}]}}, 400, "invalid subnet"),
+        ({"Name": "n", "IPAM": {"Config": [{"AuxiliaryAddresses": {"a": "nonsense"}}]}}, 400, "invalid address"),
+        ({"Name": "n", "IPAM": {"Config": [{"AuxiliaryAddresses": {"a": "1.1.1.1"}}]}}, 400, "not in the subnet"),
         ({"Name": "n", "Driver": "overlay"}, 404, 'network driver "overlay"'),
     ],
 )
 def test_what_is_no_network(wire: Wire, body: dict[str, object], status: int, says: str) -> None:
     answer = wire.ask("POST", "/networks/create", body)
     assert (answer.status, says in answer.message) == (status, True), answer
+
+
+def test_auxiliary_addresses_are_no_containers(wire: Wire, client: docker.DockerClient) -> None:
+    pool = {"Subnet": "10.234.5.0/29", "Gateway": "10.234.5.1", "AuxiliaryAddresses": {"a": "10.234.5.2"}}
+    assert wire.ask("POST", "/networks/create", {"Name": "n", "IPAM": {"Config": [pool]}}).status == 201
+    assert wire.ask("GET", "/networks/n").json["IPAM"] == {"Driver": "default", "Options": None, "Config": [pool]}
+    one = client.containers.run(BUSYBOX, ["sleep", "600"], detach=True, network="n")
+    one.reload()
+    assert one.attrs["NetworkSettings"]["Networks"]["n"]["IPAddress"] == "10.234.5.3"
 
 
 def test_predefined_networks_stay(wire: Wire) -> None:
@@ -106,7 +117,8 @@ def test_volumes(client: docker.DockerClient) -> None:
     holder.wait()
     assert holder.logs() == b"kept\n"
     holder.remove()
-    assert client.volumes.prune()["VolumesDeleted"] == [], "by default only nameless ones go"
+    nameless = client.volumes.create()
+    assert client.volumes.prune()["VolumesDeleted"] == [nameless.id], "by default only nameless ones go"
     assert client.volumes.prune({"all": "true"})["VolumesDeleted"] == ["store"]
     with pytest.raises(docker.errors.NotFound, match="no such volume"):
         client.volumes.get("store")

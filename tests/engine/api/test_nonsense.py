@@ -45,7 +45,7 @@ NUMBERS = [
     *(("GET", "/containers/json?filters=x"), ("GET", '/containers/json?filters={"a":1}'), ("GET", "/images/get")),
     *(("POST", '/containers/prune?filters={"x":["y"]}'), ("POST", '/images/prune?filters={"x":["y"]}')),
     *(("POST", '/networks/prune?filters={"x":["y"]}'), ("POST", '/volumes/prune?filters={"x":["y"]}')),
-    *(("GET", "/images/x@sha256:1/json"), ("GET", "/images/%2e%2e/json"), ("POST", "/images/load")),
+    *(("GET", "/images/x@sha256:1/json"), ("GET", "/images/%2e%2e/json")),
 ]
 
 

@@ -10,7 +10,7 @@ import pytest
 from engine.errors import InvalidInput, Unavailable
 from engine.images.manifest import parse
 from engine.images.reference import Reference
-from engine.registry.client import ProgressEvent, RegistryClient, pull, push
+from engine.registry.client import ProgressEvent, RegistryClient, describe, list_tags, pull, push
 from tests.engine.registry.client.conftest import PATIENCE, files_of, is_empty
 from tests.engine.registry.client.faults import cut, status
 from tests.engine.registry.conftest import free_port
@@ -205,6 +205,8 @@ async def test_a_mirror_stands_before_docker_hub(ours, new_store, make_image):
     news: list[ProgressEvent] = []
     async with RegistryClient(mirrors=(down, ours.url), patience=PATIENCE) as client:
         pulled = await pull(client, Reference.parse("app:1"), there, progress=news.append)
+        assert await list_tags(client, Reference.parse("app")) == ["1"]
+        assert (await describe(client, Reference.parse("app:1"))).platforms
     assert pulled.tags == ("app:1",)
     assert files_of(there, pulled) == BIG
     assert news[0].status.startswith(f"Mirror {down.removeprefix('http://')} can't help")
