@@ -25,6 +25,7 @@ from engine.runtime.spec import (
     Spec,
     User,
 )
+from engine.runtime.zygote.init import ANNOTATION as INIT
 
 _SHM = 64 << 20
 _RLIMITS = frozenset(
@@ -83,7 +84,6 @@ class Surroundings:
     hosts: Path | None = None
     hostname_file: Path | None = None
     resolv: Path | None = None
-    init: Path | None = None
 
 
 def build(
@@ -102,11 +102,10 @@ def build(
     limits = resources(host_config)
     allowed += [devices.parse_rule(rule) for rule in host_config.device_cgroup_rules]
     limits.devices = devices.rules(allowed, privileged=host_config.privileged)
-    args = [*(["/dev/init", "--"] if around.init is not None else []), *argv]
     return Spec(
         process=process(
             config,
-            args,
+            argv,
             around.user,
             decided,
             hostname=around.hostname,
@@ -117,7 +116,7 @@ def build(
         hostname=around.hostname if around.sharing.uts != "host" else "",
         domainname=config.domainname,
         mounts=_mounts(host_config, points, around),
-        annotations=dict(host_config.annotations),
+        annotations={**host_config.annotations, **({INIT: "true"} if host_config.init else {})},
         linux=_linux(host_config, decided, nodes, limits, around),
     )
 
@@ -245,8 +244,6 @@ def _mounts(host_config: HostConfig, points: Sequence[MountPoint], around: Surro
         )
         if source is not None
     ]
-    if around.init is not None:
-        wanted.append(_bind("/dev/init", around.init, "ro"))
     users = [_point(point, mapped=around.id_shift > 0) for point in points]
     for destination, options in host_config.tmpfs.items():
         flags = ["noexec", "nosuid", "nodev", *mounts.split_options(options)]

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from engine.containers import (
     imagedefaults,
-    init,
     netfiles,
     plugging,
     sharing,
@@ -85,7 +84,6 @@ async def _start(room: Room, container: Container, live: Live) -> int:
             hosts=net_paths.hosts,
             hostname_file=net_paths.hostname,
             resolv=net_paths.resolv,
-            init=init.find() if host_config.init else None,
         ),
     )
     pid = await _create(room, container, spec, lower)

@@ -18,7 +18,7 @@ import struct
 import termios
 
 from engine.kernel import capabilities, libc
-from engine.runtime.zygote import protocol, rehearsal, rootfs
+from engine.runtime.zygote import init, protocol, rehearsal, rootfs
 
 TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ def _live(sync: socket.socket, request: dict[str, Any]) -> NoReturn:
         # The gate: the launcher says when the program may begin.
         if sync.recv(16) != b"exec":
             os._exit(SETUP_FAILED)
+        if init.ANNOTATION in spec.get("annotations", ()):
+            init.stay(sync, process, request.get("seccomp"))
         become(sync, process, request.get("seccomp"))
     except OSError as error:
         tell(sync, stage, error)

@@ -229,9 +229,8 @@ def test_shared_namespaces() -> None:
     }
 
 
-def test_an_init_comes_first() -> None:
-    init = {"destination": "/dev/init", "type": "bind", "source": "/usr/init", "options": ["rbind", "rprivate", "ro"]}
-    assert changed(init=Path("/usr/init")) == {"process.args+": ["/dev/init", "--"], "mounts+": [init]}
+def test_an_init_is_an_annotation() -> None:
+    assert changed(host={"Init": True}) == {"annotations": {"shipway.init": "true"}}
 
 
 def test_mounts_stand_in_the_order_of_their_depth_and_the_users_win() -> None:

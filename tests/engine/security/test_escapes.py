@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import os
 import tarfile
@@ -310,3 +311,69 @@ async def test_a_terminal_takes_no_words_from_the_container(rooms: Rooms) -> Non
     assert session.startswith("/dev/pts/")
     assert os.getsid(state["Pid"]) == state["Pid"]
     await asyncio.wait_for(rooms.containers.stop(made, timeout=0), 10)
+
+
+INIT = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+found = []
+for name in ("exe", "root", "cwd", "ns/mnt", "ns/user"):
+    for flags in (os.O_RDONLY, os.O_WRONLY, os.O_PATH):
+        try:
+            os.open(f"/proc/1/{name}", flags)
+            found.append(f"open {name} {flags}")
+        except OSError:
+            pass
+    try:
+        found.append(os.readlink(f"/proc/1/{name}"))
+    except OSError:
+        pass
+for name in ("mem", "maps", "smaps", "environ", "auxv", "pagemap", "stack", "syscall", "io"):
+    try:
+        open(f"/proc/1/{name}", "rb").read(1)
+        found.append(f"read {name}")
+    except OSError:
+        pass
+for name in ("fd", "map_files", "fdinfo"):
+    try:
+        found += [f"{name}: {entry}" for entry in os.listdir(f"/proc/1/{name}")]
+    except OSError:
+        pass
+if libc.ptrace(0x4206, 1, 0, 0) == 0:
+    found.append("traced")
+buffer = ctypes.create_string_buffer(8)
+vector = (ctypes.c_ulong * 2)(ctypes.addressof(buffer), 8)
+if libc.process_vm_readv(1, vector, 1, vector, 1, 0) > 0:
+    found.append("memory")
+told = open("/proc/1/cmdline").read().strip(chr(0)) + open("/proc/1/comm").read().strip()
+print(found, told)
+"""
+
+
+@pytest.mark.parametrize("more", [{}, {"CapAdd": ["SYS_PTRACE"]}], ids=["", "SYS_PTRACE"])
+async def test_nobody_reaches_the_engine_through_an_init(
+    attacker: Attacker, ids: dict[str, str], more: dict[str, Any]
+) -> None:
+    """With --init process 1 is our interpreter: its file, its memory and what it was told stay out of reach.
+
+    Only the host's root with CAP_SYS_PTRACE may look into any process, and it can't write the file even so.
+    """
+    said = await attacker.run(INIT, Init=True, **ids, **more)
+    if ids and more:
+        assert "open exe 1" not in said
+    else:
+        assert said == "[] initinit\n"
+
+
+async def test_a_privileged_container_can_not_overwrite_the_engine_through_its_init(attacker: Attacker) -> None:
+    before = Path("/proc/self/exe").resolve().read_bytes()
+    code = """
+import os
+try:
+    os.open("/proc/1/exe", os.O_WRONLY)
+    print("open")
+except OSError as error:
+    print(error.errno)
+"""
+    assert int(await attacker.run(code, Init=True, Privileged=True)) in (errno.EROFS, errno.ETXTBSY)
+    assert Path("/proc/self/exe").resolve().read_bytes() == before
