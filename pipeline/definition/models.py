@@ -93,6 +93,9 @@ class BuildDef(Frozen):
     platform: Text | None = None
     network: Literal["bridge", "host", "none"] = "bridge"
     cache: Flag = Field(default=True, description="false: build every step anew.")
+    shared_cache: Text | None = Field(
+        default=None, description="A name in a registry: what one worker has built there no other builds again."
+    )
     pull: Flag = Field(default=False, description="true: ask the registry for a newer base image.")
 
 

@@ -61,6 +61,8 @@ class BuildSpec(Frozen):
     platform: str | None = None
     network: Literal["bridge", "host", "none"] = "bridge"
     cache: bool = True
+    shared_cache: str | None = None
+    """Where engines share built steps: a repository's tag."""
     pull: bool = False
 
 

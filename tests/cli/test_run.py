@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from cli.local import open_checkout
 from cli.system import answers_on_socket
 from pipeline.settings import load_settings
 from tests.cli.conftest import Shipway
+from tests.deploy import registries
 from workers.executors.base import OWNER_LABEL
 
 pytestmark = pytest.mark.kernel
@@ -267,3 +269,18 @@ def test_a_data_folder_that_can_not_be(shipway: Shipway, checkout: Path, monkeyp
     answer = shipway("run")
     assert answer.code == 1
     assert answer.err.endswith("no such file or directory: set SHIPWAY_DATA to a folder that you may write to\n")
+
+
+def test_what_one_engine_has_built_another_takes_from_the_registry(
+    shipway: Shipway, checkout: Path, engine: str, tmp_path: Path
+) -> None:
+    with registries.ours(tmp_path) as url, contextlib.closing(docker.APIClient(engine)) as api:
+        name = f"{url.removeprefix('http://')}/web:cache"
+        Path("pipelines.yaml").write_text(
+            f"pipelines: {{web: [{{build: {{shared_cache: '{name}', args: {{WORD: x}}}}}}]}}"
+        )
+        assert "Using cache" not in shipway("run").out
+        api.prune_builds()  # now it is as good as any other engine
+        again = shipway("run").out
+        assert again.count("Using cache") == 2  # ARG and RUN
+        assert "Warning" not in again

@@ -63,12 +63,14 @@ def _converse(work: Work, spec: BuildSpec, context: Path) -> str:
         params["target"] = spec.target
     if spec.platform:
         params["platform"] = spec.platform
+    if spec.shared_cache:
+        params["cachefrom"] = params["cacheto"] = json.dumps([spec.shared_cache])
     with closing(pack(context, exclude=ignore, dockerfile=dockerfile, gzip=False)) as archive:
         response = api._post(
             api._url("/build"),
             data=archive,
             params=params,
-            headers={"Content-Type": "application/x-tar", **_secrets(work)},
+            headers={"Content-Type": "application/x-tar", **_secrets(work), **_logins(api)},
             stream=True,
             timeout=api.timeout,
         )
@@ -76,6 +78,13 @@ def _converse(work: Work, spec: BuildSpec, context: Path) -> str:
         work.lease.on_stop(lambda: abort(response))
         api._raise_for_status(response)
         return _read(work, response)
+
+
+def _logins(api: Any) -> dict[str, str]:
+    """For the registries of base images and of the cache."""
+    headers: dict[str, str] = {}
+    api._set_auth_headers(headers)
+    return headers
 
 
 def _secrets(work: Work) -> dict[str, str]:
