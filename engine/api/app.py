@@ -27,6 +27,7 @@ from engine.api import (
     system,
     transfers,
     volumes,
+    websocket,
 )
 from engine.api.call import Call
 from engine.api.connection import Connection, Server, Taken
@@ -57,6 +58,7 @@ class Api:
             info,
             events,
             containers,
+            websocket,
             execs,
             archive,
             images,

@@ -156,7 +156,7 @@ async def info(call: Call) -> web.StreamResponse:
                 "name=cgroupns",
             ],
             "CDISpecDirs": [],
-            "Warnings": None,
+            "Warnings": [f"WARNING: {one}" for one in rooms.networks.warnings] or None,
         }
     )
 

@@ -12,7 +12,7 @@ from engine.api.router import Routes
 from engine.containers import times
 from engine.containers.model import EndpointSettings, from_json
 from engine.errors import InvalidInput, NotFound
-from engine.network import Network
+from engine.network import Network, Pool, Wishes, ipv6
 
 routes = Routes()
 _FILTERS = frozenset({"name", "id", "driver", "type", "label", "label!", "scope", "dangling", "until"})
@@ -27,12 +27,16 @@ def _container_name(call: Call, container_id: str) -> str:
 
 def _json(call: Call, network: Network, *, containers: bool) -> dict[str, Any]:
     ipam: list[dict[str, Any]] = []
-    if network.subnet:
-        ipam.append({"Subnet": network.subnet, "Gateway": network.gateway})
-        if network.ip_range:
-            ipam[0]["IPRange"] = network.ip_range
-        if network.auxiliary:
-            ipam[0]["AuxiliaryAddresses"] = network.auxiliary
+    for subnet, gateway, ip_range in (
+        (network.subnet, network.gateway, network.ip_range),
+        (network.subnet6, network.gateway6, network.ip_range6),
+    ):
+        if subnet:
+            ipam.append({"Subnet": subnet, "Gateway": gateway})
+            if ip_range:
+                ipam[-1]["IPRange"] = ip_range
+            if aux := {name: one for name, one in network.auxiliary.items() if (":" in one) == (":" in subnet)}:
+                ipam[-1]["AuxiliaryAddresses"] = aux
     shown: dict[str, Any] = {
         "Name": network.name,
         "Id": network.id,
@@ -40,7 +44,7 @@ def _json(call: Call, network: Network, *, containers: bool) -> dict[str, Any]:
         "Scope": "local",
         "Driver": network.driver,
         "EnableIPv4": True,
-        "EnableIPv6": network.enable_ipv6,
+        "EnableIPv6": bool(network.subnet6),
         "IPAM": {"Driver": "default", "Options": None, "Config": ipam},
         "Internal": network.internal,
         "Attachable": network.attachable,
@@ -58,7 +62,7 @@ def _json(call: Call, network: Network, *, containers: bool) -> dict[str, Any]:
                 "EndpointID": endpoint.id,
                 "MacAddress": endpoint.mac,
                 "IPv4Address": f"{endpoint.ip}/{endpoint.prefix}",
-                "IPv6Address": "",
+                "IPv6Address": f"{endpoint.ip6}/{endpoint.prefix6}" if endpoint.ip6 else "",
             }
             for endpoint in network.endpoints.values()
         }
@@ -100,25 +104,42 @@ async def inspect(call: Call) -> web.StreamResponse:
 @routes.add("POST", "/networks/create")
 async def create(call: Call) -> web.StreamResponse:
     body = await call.json()
-    pools = (body.get("IPAM") or {}).get("Config") or []
-    pool: dict[str, Any] = next((one for one in pools if ":" not in (one.get("Subnet") or "")), {})
     if body.get("ConfigOnly") or body.get("Ingress"):
         raise InvalidInput("only networks of the local scope can be created")
+    wishes = _wishes(body)
     network = await call.rooms.networks.create(
         body.get("Name") or "",
         driver=body.get("Driver") or "bridge",
-        subnet=pool.get("Subnet") or None,
-        gateway=pool.get("Gateway") or None,
-        ip_range=pool.get("IPRange") or None,
-        auxiliary=pool.get("AuxiliaryAddresses") or {},
+        wishes=wishes,
         internal=bool(body.get("Internal")),
         attachable=bool(body.get("Attachable")),
         labels=body.get("Labels") or {},
         driver_options=body.get("Options") or {},
     )
     _publish(call, "create", network)
-    warning = "IPv6 is not enabled on networks of this engine" if body.get("EnableIPv6") else ""
-    return answer.json({"Id": network.id, "Warning": warning}, 201)
+    return answer.json({"Id": network.id, "Warning": ipv6.ABSENT if wishes.ipv6 and not network.subnet6 else ""}, 201)
+
+
+def _wishes(body: dict[str, Any]) -> Wishes:
+    """What subnets are asked for. An IPv6 subnet does not make an IPv6 network: Docker ignores it as well."""
+    if body.get("EnableIPv4") is False:
+        raise InvalidInput("networks without IPv4 are not supported: leave IPv4 on, and add IPv6 with --ipv6")
+    ipam = body.get("IPAM") or {}
+    if (ipam.get("Driver") or "default") != "default":
+        raise NotFound(f'IPAM driver "{ipam["Driver"]}" is not there: use default')
+    found: dict[int, Pool] = {}
+    for config in ipam.get("Config") or ():
+        pool = Pool(
+            subnet=config.get("Subnet") or "",
+            gateway=config.get("Gateway") or "",
+            ip_range=config.get("IPRange") or "",
+            aux=config.get("AuxiliaryAddresses") or {},
+        )
+        version = 6 if ":" in (pool.subnet or pool.gateway) else 4
+        if version in found:
+            raise InvalidInput(f"a network has one IPv{version} subnet: give {pool.subnet} a network of its own")
+        found[version] = pool
+    return Wishes(found.get(4, Pool()), found.get(6, Pool()) if body.get("EnableIPv6") else None)
 
 
 @routes.add("DELETE", "/networks/{ref}")

@@ -19,6 +19,7 @@ from engine.containers.model import (
 )
 from engine.containers.room import Room
 from engine.errors import InvalidInput, NotFound
+from engine.network.addresses import parse_address, parse_mac
 
 if TYPE_CHECKING:
     from engine.images.image import Image
@@ -153,8 +154,26 @@ def _endpoints(room: Room, host_config: HostConfig, networking: NetworkingConfig
     asked: dict[str, EndpointSettings] = {}
     for network, settings in networking.endpoints_config.items():
         asked[room.networks.get(network).name] = settings
-    chosen = {named: asked.pop(named, EndpointSettings())}
-    return chosen | asked
+    chosen = {named: asked.pop(named, EndpointSettings())} | asked
+    for network, settings in chosen.items():
+        check_endpoint(network, settings)
+    return chosen
+
+
+def check_endpoint(network: str, settings: EndpointSettings) -> None:
+    """Raises InvalidInput for what that network can't give."""
+    if network == "bridge" and settings.aliases:
+        raise InvalidInput(
+            "invalid config for network bridge: network-scoped aliases are only supported for user-defined networks"
+        )
+    if settings.mac_address:
+        parse_mac(settings.mac_address)
+    for version, text in (
+        (4, settings.ipam_config.ipv4_address if settings.ipam_config else ""),
+        (6, settings.ipam_config.ipv6_address if settings.ipam_config else ""),
+    ):
+        if text:
+            parse_address(text, version)
 
 
 def published(container: Container) -> dict[str, list[PortBinding] | None]:

@@ -163,7 +163,8 @@ async def _plug(networks: Networks, container_id: str, pid: int, folder: Path, s
     network = "bridge" if step.network == "default" else step.network
     endpoint = await networks.attach(network, container_id, netns)
     extra = netfiles.extra_hosts(step.extra_hosts, endpoint.gateway)
-    text = netfiles.hosts(extra, [endpoint.ip], _hostname(container_id, step))
+    addresses = [address for address in (endpoint.ip, endpoint.ip6) if address]
+    text = netfiles.hosts(extra, addresses, _hostname(container_id, step))
     netfiles.write(folder / "hosts", text, step.id_shift)
 
 
@@ -188,11 +189,10 @@ def _spec(
     )
     resources.validate(host_config)
     host_network = step.network == "host"
-    server = None if step.network in ("default", "none", "host") else networks.nameserver(step.network)
-    servers = (server,) if server else config.dns
+    own = None if step.network in ("default", "none", "host") else networks.nameserver(step.network)
     hostname = _hostname(container_id, step)
     netfiles.write(folder / "hosts", netfiles.hosts(netfiles.extra_hosts(step.extra_hosts)), step.id_shift)
-    resolv = netfiles.resolv_of_host(host_config, servers, host_network=host_network)
+    resolv = netfiles.resolv_of_host(host_config, config.dns, host_network=host_network, own=own)
     netfiles.write(folder / "resolv.conf", resolv, step.id_shift)
     netfiles.write(folder / "hostname", hostname + "\n", step.id_shift)
     spec = specs.build(

@@ -143,11 +143,11 @@ def network_settings(container: Container) -> dict[str, Any]:
         "SecondaryIPv6Addresses": None,
         "EndpointID": default.endpoint_id,
         "Gateway": default.gateway,
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
+        "GlobalIPv6Address": default.global_ipv6_address,
+        "GlobalIPv6PrefixLen": default.global_ipv6_prefix_len,
         "IPAddress": default.ip_address,
         "IPPrefixLen": default.ip_prefix_len,
-        "IPv6Gateway": "",
+        "IPv6Gateway": default.ipv6_gateway,
         "MacAddress": default.mac_address,
         "Networks": {name: endpoint(one) for name, one in settings.networks.items()},
     }
@@ -155,6 +155,7 @@ def network_settings(container: Container) -> dict[str, Any]:
 
 def endpoint(settings: EndpointSettings) -> dict[str, Any]:
     shown: dict[str, Any] = to_json(settings)
+    del shown["DesiredMac"]
     for name in ("Links", "Aliases", "DriverOpts", "DNSNames"):
         shown[name] = shown[name] or None
     return shown

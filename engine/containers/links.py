@@ -25,19 +25,25 @@ def check(links: Sequence[str], registry: Registry) -> None:
             raise InvalidInput(f"could not get container for {ref}: {error}") from None
 
 
-def in_hosts(container: Container, registry: Registry) -> list[tuple[str, str]]:
-    """(name, address) for the hosts file. Raises Conflict where the other container does not run."""
+def in_hosts(container: Container, registry: Registry, *, strict: bool = True) -> list[tuple[str, str]]:
+    """(name, address) for the hosts file. With `strict`, raises Conflict where the other container does not run."""
     found: list[tuple[str, str]] = []
     endpoint = container.network_settings.networks.get(_DEFAULT)
     if endpoint is None:
         return found
     for link in (*container.host_config.links, *endpoint.links):
         ref, alias = _parse(link)
-        other = registry.get(ref)
-        there = other.network_settings.networks.get(_DEFAULT)
-        if there is None or not there.ip_address:
-            raise Conflict(f"Cannot link to a non running container: /{other.name} AS /{container.name}/{alias}")
-        found += [(name, there.ip_address) for name in dict.fromkeys((alias, other.name, other.short_id))]
+        try:
+            other: Container | None = registry.get(ref)
+        except NotFound:
+            if strict:
+                raise
+            other = None
+        there = other.network_settings.networks.get(_DEFAULT) if other else None
+        if other is not None and there is not None and there.ip_address:
+            found += [(name, there.ip_address) for name in dict.fromkeys((alias, other.name, other.short_id))]
+        elif strict:
+            raise Conflict(f"Cannot link to a non running container: /{ref} AS /{container.name}/{alias}")
     return found
 
 

@@ -126,12 +126,16 @@ class IPAMConfig(Struct, frozen=True):
 
 
 class EndpointSettings(Struct, rename="pascal", kw_only=True):
-    """A container's place in one network: what was asked for, and what it got while it runs."""
+    """A container's place in one network: what was asked for, and what it got while it runs.
+
+    `desired_mac` is the hardware address that was asked for; not shown by the API.
+    """
 
     ipam_config: IPAMConfig | None = field(name="IPAMConfig", default=None)
     links: list[str] = []
     aliases: list[str] = []
     mac_address: str = ""
+    desired_mac: str = ""
     driver_opts: dict[str, str] = {}
     network_id: str = field(name="NetworkID", default="")
     endpoint_id: str = field(name="EndpointID", default="")

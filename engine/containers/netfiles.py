@@ -49,10 +49,11 @@ def hosts(extra: Sequence[tuple[str, str]], addresses: Sequence[str] = (), hostn
     return _LOCAL + "".join(f"{line}\n" for line in lines)
 
 
-def resolv(host_config: HostConfig, servers: Sequence[str], host_file: str) -> str:
+def resolv(host_config: HostConfig, servers: Sequence[str], host_file: str, *, own: str | None = None) -> str:
     """The file's text: what the user said, then `servers`, then what the host uses.
 
-    Resolvers on the host's own loopback can't be reached from a container and are left out.
+    Resolvers on the host's own loopback can't be reached from a container and are left out. With `own`, the
+    engine's resolver in the container, all those stand behind it; names without a dot are asked of it at once.
     """
     found: dict[str, list[str]] = {"nameserver": [], "search": [], "options": []}
     for line in host_file.splitlines():
@@ -60,9 +61,11 @@ def resolv(host_config: HostConfig, servers: Sequence[str], host_file: str) -> s
         if len(words) > 1 and words[0] in found:
             found[words[0]] += words[1:]
     reachable = [server for server in found["nameserver"] if not _loopback(server)]
-    chosen = host_config.dns or servers or reachable or _FALLBACK
+    chosen = (own,) if own else host_config.dns or servers or reachable or _FALLBACK
     search = host_config.dns_search or found["search"]
     options = host_config.dns_options or found["options"]
+    if own and not any(option.startswith("ndots:") for option in options):
+        options = [*options, "ndots:0"]
     lines = [f"nameserver {server}" for server in chosen]
     if search and search != ["."]:
         lines.append("search " + " ".join(search))
@@ -93,8 +96,15 @@ def write(path: Path, text: str, owner: int = 0) -> None:
         os.close(fd)
 
 
-def prepare(container: Container, paths: ContainerPaths, servers: Sequence[str], *, host_network: bool) -> None:
-    """All three, before the network is known. `servers` are the resolvers to use. Raises InvalidInput."""
+def prepare(
+    container: Container,
+    paths: ContainerPaths,
+    servers: Sequence[str],
+    *,
+    host_network: bool,
+    own: str | None = None,
+) -> None:
+    """All three, before the network is known. `servers` and `own` as for `resolv`. Raises InvalidInput."""
     owner, host_config = container.id_shift, container.host_config
     if host_network:
         text = _read("/etc/hosts") or _LOCAL
@@ -103,16 +113,18 @@ def prepare(container: Container, paths: ContainerPaths, servers: Sequence[str],
     else:
         write(paths.hosts, hosts(extra_hosts(host_config.extra_hosts)), owner)
     write(paths.hostname, container.hostname + "\n", owner)
-    write(paths.resolv, resolv_of_host(host_config, servers, host_network=host_network), owner)
+    write(paths.resolv, resolv_of_host(host_config, servers, host_network=host_network, own=own), owner)
 
 
-def resolv_of_host(host_config: HostConfig, servers: Sequence[str], *, host_network: bool) -> str:
+def resolv_of_host(
+    host_config: HostConfig, servers: Sequence[str], *, host_network: bool, own: str | None = None
+) -> str:
     """With the host's network the host's own file is right as it is, loopback resolvers included."""
     host_file = _read("/etc/resolv.conf")
     asked = host_config.dns or host_config.dns_search or host_config.dns_options
     if host_network and host_file and not asked:
         return host_file
-    return resolv(host_config, servers, host_file)
+    return resolv(host_config, servers, host_file, own=own)
 
 
 def _read(path: str) -> str:

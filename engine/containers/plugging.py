@@ -9,49 +9,51 @@ from typing import TYPE_CHECKING
 
 from engine.containers import links, netfiles, validation
 from engine.containers.hostconfig import PortBinding
-from engine.containers.model import Container, EndpointSettings
+from engine.containers.model import Container, EndpointSettings, IPAMConfig
 from engine.containers.room import Room
 from engine.errors import EngineError, InvalidInput
 from engine.network.model import PortMapping
 
 if TYPE_CHECKING:
     from engine.network.model import Endpoint
+    from engine.network.model import PortBinding as Published
 
 _log = logging.getLogger(__name__)
 
 
-def nameservers(room: Room, container: Container) -> Sequence[str]:
-    """The resolvers of its own network, the engine's where the user set some, or none in particular."""
-    for network in container.network_settings.networks:
-        if network in ("bridge", "host", "none"):
-            continue
-        server = room.networks.nameserver(network)
-        if server:
-            return (server,)
-    return room.config.dns
+def nameserver(room: Room, container: Container) -> str | None:
+    """The engine's own resolver, if it is on a network with names."""
+    names = [network for network in container.network_settings.networks if network not in ("host", "none")]
+    return next((server for network in names if (server := room.networks.nameserver(network))), None)
 
 
 async def plug(room: Room, container: Container, netns: Path) -> None:
-    """Onto all its networks; ports are published on the first. Its hosts file then has its addresses."""
+    """Onto all its networks; its hosts file then has its addresses."""
     settings = container.network_settings
     settings.sandbox_key = str(netns)
-    ports = port_mappings(container)
-    addresses: list[str] = []
-    gateway = ""
+    settings.ports = bindings(container, ())
     plugged = False
     for name, wanted in settings.networks.items():
         if name in ("none", "host"):
             continue
-        endpoint = await attach(room, container, name, wanted, netns, ports if not plugged else [])
-        if not plugged:
-            settings.ports = bindings(container, endpoint)
-            gateway = endpoint.gateway
+        if not plugged and not wanted.mac_address:
+            wanted.mac_address = container.config.mac_address
+        await attach(room, container, name, wanted, netns)
         plugged = True
-        addresses.append(endpoint.ip)
     if not plugged:
         await room.networks.loopback(netns)
+    write_hosts(room, container, links.in_hosts(container, room.registry))
+
+
+def write_hosts(room: Room, container: Container, linked: Sequence[tuple[str, str]]) -> None:
+    """Its hosts file, for the addresses it has now."""
+    networks = container.network_settings.networks
+    endpoints = [(name, one) for name, one in networks.items() if one.ip_address]
+    # On an internal network there is no way out, and yet the host is at that address.
+    gateway = next((room.networks.get(name).gateway for name, _ in endpoints), "")
+    addresses = [address for _, one in endpoints for address in (one.ip_address, one.global_ipv6_address) if address]
     text = netfiles.hosts(
-        [*netfiles.extra_hosts(container.host_config.extra_hosts, gateway), *links.in_hosts(container, room.registry)],
+        [*netfiles.extra_hosts(container.host_config.extra_hosts, gateway), *linked],
         addresses,
         container.hostname,
         container.config.domainname,
@@ -59,38 +61,41 @@ async def plug(room: Room, container: Container, netns: Path) -> None:
     netfiles.write(room.registry.paths(container).hosts, text, container.id_shift)
 
 
-async def attach(
-    room: Room,
-    container: Container,
-    network: str,
-    wanted: EndpointSettings,
-    netns: Path,
-    ports: Sequence[PortMapping] = (),
-) -> Endpoint:
-    """Onto one network; what it got is written into `wanted`."""
+async def attach(room: Room, container: Container, network: str, wanted: EndpointSettings, netns: Path) -> Endpoint:
+    """Onto one network; what it got is written into `wanted`. The first that leads outside publishes its ports."""
     names = [container.name, container.short_id, *wanted.aliases]
     if container.config.hostname and container.config.hostname != container.short_id:
         names.append(container.config.hostname)
+    asked = wanted.ipam_config or IPAMConfig()
     endpoint = await room.networks.attach(
         network,
         container.id,
         netns,
         aliases=names,
         links=links.for_resolver(container, network, wanted),
-        ports=ports,
-        address=(wanted.ipam_config.ipv4_address or None) if wanted.ipam_config else None,
-        mac=wanted.mac_address or container.config.mac_address or None,
+        ports=() if is_published(container) else port_mappings(container),
+        address=asked.ipv4_address or None,
+        address6=asked.ipv6_address or None,
+        mac=wanted.mac_address or None,
+        dns=container.host_config.dns,
     )
+    if endpoint.ports:
+        container.network_settings.ports = bindings(container, endpoint.ports)
     wanted.network_id, wanted.endpoint_id = endpoint.network_id, endpoint.id
     wanted.ip_address, wanted.ip_prefix_len = endpoint.ip, endpoint.prefix
-    wanted.gateway = endpoint.gateway
+    wanted.global_ipv6_address, wanted.global_ipv6_prefix_len = endpoint.ip6, endpoint.prefix6
+    wanted.gateway, wanted.ipv6_gateway = endpoint.gateway, endpoint.gateway6
     wanted.dns_names = list(dict.fromkeys(names))
-    if not wanted.mac_address:
-        wanted.mac_address = endpoint.mac
+    wanted.desired_mac, wanted.mac_address = wanted.mac_address, endpoint.mac
     room.events.publish(
         "network", "connect", endpoint.network_id, {"container": container.id, "name": network, "type": "bridge"}
     )
     return endpoint
+
+
+def is_published(container: Container) -> bool:
+    """Whether one of its networks has its ports."""
+    return any(container.network_settings.ports.values())
 
 
 async def unplug(room: Room, container: Container) -> None:
@@ -115,8 +120,9 @@ def tell_disconnect(room: Room, container: Container, network: str, endpoint: En
 def forget(container: Container, endpoint: EndpointSettings) -> None:
     """What an endpoint had only while the container ran. An address the user fixed is kept by the config."""
     endpoint.endpoint_id = endpoint.gateway = endpoint.ip_address = ""
-    endpoint.ip_prefix_len = 0
-    endpoint.mac_address = ""
+    endpoint.ipv6_gateway = endpoint.global_ipv6_address = ""
+    endpoint.ip_prefix_len = endpoint.global_ipv6_prefix_len = 0
+    endpoint.mac_address = endpoint.desired_mac
 
 
 def port_mappings(container: Container) -> list[PortMapping]:
@@ -149,13 +155,13 @@ def _mapping(port: int, protocol: str, binding: PortBinding) -> PortMapping:
     )
 
 
-def bindings(container: Container, endpoint: Endpoint) -> dict[str, list[PortBinding] | None]:
+def bindings(container: Container, published: Sequence[Published]) -> dict[str, list[PortBinding] | None]:
     """Docker's NetworkSettings.Ports: None for a port that is only exposed."""
     ports: dict[str, list[PortBinding] | None] = {}
     for text in container.config.exposed_ports:
         port, protocol = validation.parse_port(text)
         ports[f"{port}/{protocol}"] = None
-    for binding in endpoint.ports:
+    for binding in published:
         key = f"{binding.container_port}/{binding.protocol}"
         ports[key] = [*(ports.get(key) or []), PortBinding(binding.host_ip, str(binding.host_port))]
     return ports

@@ -64,7 +64,8 @@ async def _start(room: Room, container: Container, live: Live) -> int:
     host_network = shared.network == "host"
     borrowed = sharing.container_of(host_config.network_mode)
     if borrowed is None:
-        netfiles.prepare(container, paths, plugging.nameservers(room, container), host_network=host_network)
+        own = plugging.nameserver(room, container)
+        netfiles.prepare(container, paths, room.config.dns, host_network=host_network, own=own)
         net_paths = paths
     else:
         net_paths = room.registry.paths(room.registry.get(borrowed))

@@ -10,6 +10,7 @@ from engine.containers import devices, mounts, netfiles, resources, security, si
 from engine.containers.hostconfig import HostConfig, RestartPolicy
 from engine.containers.model import ContainerConfig, HealthConfig
 from engine.errors import InvalidInput
+from engine.network.addresses import parse_mac
 
 _MILLISECOND = 1_000_000
 _PORT = re.compile(r"(\d{1,5})(?:/(tcp|udp|sctp))?", re.ASCII)
@@ -53,8 +54,14 @@ def check(config: ContainerConfig, host_config: HostConfig) -> None:
     for entry in config.env:
         if not entry.partition("=")[0]:
             raise InvalidInput(f"invalid environment variable: {entry[:80]!r}")
-    for port in (*config.exposed_ports, *host_config.port_bindings):
+    for port in config.exposed_ports:
         parse_port(port)
+    for port in host_config.port_bindings:
+        number, protocol = parse_port(port)
+        if protocol == "sctp":
+            raise InvalidInput(f"can't publish port {number}/sctp: only tcp and udp can be published")
+    if config.mac_address:
+        parse_mac(config.mac_address)
     for rule in host_config.device_cgroup_rules:
         devices.parse_rule(rule)
     for options in host_config.tmpfs.values():

@@ -2,5 +2,6 @@
 
 from engine.network.model import Endpoint, Network, PortBinding, PortMapping
 from engine.network.networks import Networks
+from engine.network.placing import Pool, Wishes
 
-__all__ = ["Endpoint", "Network", "Networks", "PortBinding", "PortMapping"]
+__all__ = ["Endpoint", "Network", "Networks", "Pool", "PortBinding", "PortMapping", "Wishes"]

@@ -16,7 +16,7 @@ from engine.network.netlink import NETFILTER, Netlink, NetlinkError, attributes
 _SUBSYSTEM = 1
 _GET, _DELETE = 1, 2
 _TUPLE_ORIGINAL = 1
-_HEADER = struct.pack(">BBH", socket.AF_INET, 0, 0)
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
 def _ports_and_protocol(original: bytes) -> tuple[int, int]:
@@ -30,12 +30,13 @@ def forget_udp(ports: Collection[int]) -> int:
     """Delete every tracked UDP flow whose first packet went to one of `ports`; returns how many."""
     forgotten = 0
     with Netlink(NETFILTER) as netlink:
-        for _, payload in netlink.dump(_SUBSYSTEM << 8 | _GET, _HEADER):
-            original = dict(attributes(payload[4:])).get(_TUPLE_ORIGINAL, b"")
-            protocol, port = _ports_and_protocol(original)
-            if protocol == socket.IPPROTO_UDP and port in ports:
-                body = _HEADER + struct.pack("=HH", 4 + len(original), 0x8000 | _TUPLE_ORIGINAL) + original
-                with contextlib.suppress(NetlinkError):  # it ended by itself
-                    netlink.send([(_SUBSYSTEM << 8 | _DELETE, 0, body)])
-                    forgotten += 1
+        for header in (struct.pack(">BBH", family, 0, 0) for family in _FAMILIES):
+            for _, payload in netlink.dump(_SUBSYSTEM << 8 | _GET, header):
+                original = dict(attributes(payload[4:])).get(_TUPLE_ORIGINAL, b"")
+                protocol, port = _ports_and_protocol(original)
+                if protocol == socket.IPPROTO_UDP and port in ports:
+                    body = header + struct.pack("=HH", 4 + len(original), 0x8000 | _TUPLE_ORIGINAL) + original
+                    with contextlib.suppress(NetlinkError):  # it ended by itself
+                        netlink.send([(_SUBSYSTEM << 8 | _DELETE, 0, body)])
+                        forgotten += 1
     return forgotten

@@ -1,4 +1,4 @@
-"""The part of the DNS message format that the resolver needs (RFC 1035)."""
+"""The part of the DNS message format that the resolver needs (RFC 1035, RFC 3596, RFC 6891)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ TYPE_A, TYPE_PTR, TYPE_AAAA = 1, 12, 28
 _CLASS_IN = 1
 _TTL = 0  # containers come and go: nobody should remember
 
-NOERROR, SERVFAIL, NXDOMAIN = 0, 2, 3
+NOERROR, SERVFAIL, REFUSED = 0, 2, 5
+
+_PLAIN_LIMIT = 512
+_OPT = b"\0\0\x29"
+_TRUNCATED = 0x02
 
 
 @dataclass(frozen=True)
@@ -46,13 +50,28 @@ def parse_question(message: bytes) -> Question | None:
     return Question(".".join(labels).lower(), kind, offset + 5)
 
 
+def udp_limit(query: bytes, question: Question) -> int:
+    """How many bytes of answer whoever asks can take in one datagram."""
+    options = query[question.end : question.end + 5]
+    if options[:3] == _OPT and len(options) == 5:
+        return max(_PLAIN_LIMIT, int.from_bytes(options[3:], "big"))
+    return _PLAIN_LIMIT
+
+
+def truncated(answer: bytes, question: Question) -> bytes:
+    """What is sent where the answer does not fit: ask again over TCP."""
+    flags = bytes([answer[2] | _TRUNCATED, answer[3]])
+    return answer[:2] + flags + answer[4:6] + bytes(6) + answer[12 : question.end]
+
+
 def answer_addresses(query: bytes, question: Question, addresses: Sequence[str]) -> bytes:
-    """An answer with one A record for each address. Without any it says: the name has no such record."""
-    records = b"".join(
-        struct.pack(">HHHIH", 0xC00C, TYPE_A, _CLASS_IN, _TTL, 4) + ipaddress.IPv4Address(address).packed
-        for address in addresses
-    )
-    return _answer(query, question, NOERROR, len(addresses), records)
+    """An answer with one A or AAAA record for each address. Without any it says: the name has no such record."""
+    records = []
+    for address in addresses:
+        packed = ipaddress.ip_address(address).packed
+        kind = TYPE_A if len(packed) == 4 else TYPE_AAAA
+        records.append(struct.pack(">HHHIH", 0xC00C, kind, _CLASS_IN, _TTL, len(packed)) + packed)
+    return _answer(query, question, NOERROR, len(addresses), b"".join(records))
 
 
 def answer_name(query: bytes, question: Question, name: str) -> bytes:
@@ -73,13 +92,18 @@ def _answer(query: bytes, question: Question, code: int, count: int, records: by
     return header + query[12 : question.end] + records
 
 
+def response_code(answer: bytes) -> int:
+    return answer[3] & 15 if len(answer) > 3 else SERVFAIL
+
+
 def reverse_address(name: str) -> str | None:
-    """The IPv4 address that a name below in-addr.arpa stands for."""
-    suffix = ".in-addr.arpa"
-    if not name.endswith(suffix):
-        return None
-    parts = name.removesuffix(suffix).split(".")
+    """The address that a name below in-addr.arpa or ip6.arpa stands for, in its usual spelling."""
+    parts = name.split(".")[::-1]
     try:
-        return str(ipaddress.IPv4Address(".".join(reversed(parts))))
+        if name.endswith(".in-addr.arpa"):
+            return str(ipaddress.IPv4Address(".".join(parts[2:])))
+        if name.endswith(".ip6.arpa") and len(parts) == 34:
+            return str(ipaddress.IPv6Address(bytes.fromhex("".join(parts[2:]))))
     except ValueError:
-        return None
+        pass
+    return None

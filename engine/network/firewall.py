@@ -18,10 +18,12 @@ from engine.network import nft
 from engine.network.model import PortBinding
 from engine.network.netlink import NETFILTER, Netlink, NetlinkError, Request
 
-_ANY = "published"
-_ADDRESSED = "published_on"
+_MAPS = (nft.ADDRESSED, nft.ANYWHERE, nft.ADDRESSED6, nft.ANYWHERE6)
+"""What is published on one address goes before what is published on all."""
+
 _CHUNK = 256
-_LOOPBACK = "127.0.0.0/8"
+_LOOPBACK, _LOOPBACK6 = "127.0.0.0/8", "::1/128"
+_EVERYWHERE = {"0.0.0.0": nft.ANYWHERE, "::": nft.ANYWHERE6}  # noqa: S104
 
 _Make = Callable[[str, str, Sequence[tuple[bytes, bytes]]], Request]
 
@@ -31,7 +33,8 @@ class Side:
     """What the rules need to know about one network."""
 
     bridge: str
-    subnet: str
+    subnets: tuple[str, ...]
+    icc: bool = True
     internal: bool = False
     masquerade: bool = True
 
@@ -51,13 +54,15 @@ class Published:
         return cls(binding.host_ip, binding.host_port, binding.protocol, target, binding.container_port)
 
     @property
-    def entry(self) -> tuple[str, bytes, bytes]:
+    def entry(self) -> tuple[nft.Map, bytes, bytes]:
         """The map it belongs in, its key and its value."""
         key = nft.pack_protocol(self.protocol) + nft.pack_port(self.host_port)
         value = nft.pack_address(self.target) + nft.pack_port(self.target_port)
-        if self.host_ip == "0.0.0.0":  # noqa: S104
-            return _ANY, key, value
-        return _ADDRESSED, nft.pack_address(self.host_ip) + key, value
+        everywhere = _EVERYWHERE.get(self.host_ip)
+        if everywhere is not None:
+            return everywhere, key, value
+        address = nft.pack_address(self.host_ip)
+        return (nft.ADDRESSED if len(address) == 4 else nft.ADDRESSED6), address + key, value
 
 
 class Firewall:
@@ -72,8 +77,7 @@ class Firewall:
         table = self._table
         requests = [nft.add_table(table), nft.delete_table(table), nft.add_table(table)]
         requests += [
-            nft.add_map(table, _ANY, 1, nft.ANY_KEY),
-            nft.add_map(table, _ADDRESSED, 2, nft.ADDRESSED_KEY),
+            *(nft.add_map(table, one) for one in _MAPS),
             nft.add_chain(table, "guard", "filter", nft.PREROUTING, -300),
             nft.add_chain(table, "arriving", "nat", nft.PREROUTING, -100),
             nft.add_chain(table, "local", "nat", nft.OUTPUT, -100),
@@ -129,23 +133,24 @@ class Firewall:
                 raise
 
     def _entries(self, make: _Make, published: Iterable[Published]) -> Iterator[Request]:
-        entries: dict[str, list[tuple[bytes, bytes]]] = {}
+        entries: dict[nft.Map, list[tuple[bytes, bytes]]] = {}
         for one in published:
-            name, key, value = one.entry
-            entries.setdefault(name, []).append((key, value))
-        for name, found in entries.items():
+            where, key, value = one.entry
+            entries.setdefault(where, []).append((key, value))
+        for where, found in entries.items():
             for start in range(0, len(found), _CHUNK):
-                yield make(self._table, name, found[start : start + _CHUNK])
+                yield make(self._table, where.name, found[start : start + _CHUNK])
 
     def _published_rules(self) -> Iterator[Request]:
-        addressed = (nft.load_address(0), nft.load_protocol(1), nft.load_port(2), nft.dnat_by(_ADDRESSED))
-        everywhere = (nft.load_protocol(0), nft.load_port(1), nft.dnat_by(_ANY))
         # A neighbour may send packets for 127.0.0.1 here. Redirected before routing they would reach ports
         # that are published for this host alone; left as they are, the kernel drops them as martians.
         yield nft.add_rule(self._table, "arriving", nft.daddr(_LOOPBACK), nft.verdict(nft.RETURN))
+        # The kernel takes no answer for ::1 from anywhere but lo: refused at once, callers try 127.0.0.1.
+        yield nft.add_rule(self._table, "local", nft.daddr(_LOOPBACK6), nft.verdict(nft.RETURN))
         for chain in ("arriving", "local"):
-            yield nft.add_rule(self._table, chain, *addressed)
-            yield nft.add_rule(self._table, chain, nft.daddr_is_local(), *everywhere)
+            for where in _MAPS:
+                local = nft.daddr_is_local() if where in _EVERYWHERE.values() else b""
+                yield nft.add_rule(self._table, chain, local, nft.dnat_by(where))
 
     def _rules(self, sides: Sequence[Side]) -> Iterator[Request]:
         table = self._table
@@ -163,10 +168,14 @@ class Firewall:
                 continue
             not_published = nft.ct_status(nft.STATUS_DNAT, present=False)
             yield nft.add_rule(table, "forward", from_outside, not_published, nft.verdict(nft.DROP))
+            if not side.icc:
+                # Ports of the bridge are isolated from each other; this is the way round by the gateway.
+                yield nft.add_rule(table, "forward", into, out_of, not_published, nft.verdict(nft.DROP))
             yield nft.add_rule(table, "leaving", into, nft.saddr(_LOOPBACK), nft.masquerade())
-            # A container that reaches its neighbour through a published port must hear the answer from there.
-            hairpin = into + nft.saddr(side.subnet) + nft.ct_status(nft.STATUS_DNAT)
-            yield nft.add_rule(table, "leaving", hairpin, nft.masquerade())
-            if side.masquerade:
-                egress = nft.saddr(side.subnet) + nft.oifname(side.bridge, equal=False)
-                yield nft.add_rule(table, "leaving", egress, nft.masquerade())
+            for subnet in side.subnets:
+                # A container that reaches its neighbour through a published port must hear the answer from there.
+                hairpin = into + nft.saddr(subnet) + nft.ct_status(nft.STATUS_DNAT)
+                yield nft.add_rule(table, "leaving", hairpin, nft.masquerade())
+                if side.masquerade:
+                    egress = nft.saddr(subnet) + nft.oifname(side.bridge, equal=False)
+                    yield nft.add_rule(table, "leaving", egress, nft.masquerade())

@@ -7,6 +7,7 @@ import socket
 import struct
 from dataclasses import dataclass
 
+from engine.network.addresses import Subnet
 from engine.network.netlink import CREATE, EXCL, Netlink, Request, attribute, attributes, nested, text, u32
 
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
@@ -18,10 +19,14 @@ _IFLA_AF_SPEC, _IFLA_NET_NS_FD = 26, 28
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _VETH_PEER = 1
 _BRIDGE_FORWARD_DELAY = 1
-_PORT_HAIRPIN = 4
+_PORT_HAIRPIN, _PORT_ISOLATED = 4, 33
+_IFA_F_NODAD = 2
+_LINK_SCOPE = 253
 _INET6_ADDR_GEN_MODE, _GEN_MODE_NONE = 8, 1
 _IFF_UP = 1
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
+
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBi")
@@ -44,11 +49,11 @@ def _mac(address: str) -> bytes:
 
 
 def add_bridge(name: str, mac: str) -> Request:
-    """Make a bridge, up. A fixed address keeps it from changing with the ports that come and go."""
+    """Make a bridge, still down. A fixed address keeps it from changing with the ports that come and go."""
     return (
         _NEWLINK,
         CREATE | EXCL,
-        _IFINFO.pack(0, 0, 0, _IFF_UP, _IFF_UP)
+        _IFINFO.pack(0, 0, 0, 0, 0)
         + text(_IFLA_IFNAME, name)
         + attribute(_IFLA_ADDRESS, _mac(mac))
         + nested(
@@ -101,18 +106,20 @@ def set_up(index: int, *, ipv6: bool = True) -> Request:
     return (_NEWLINK, 0, _IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP) + quiet)
 
 
-def set_hairpin(name: str) -> Request:
-    """Let the bridge send a packet back through the port it came from."""
+def set_port(name: str, *, hairpin: bool = False, isolated: bool = False) -> Request:
+    """Settings of a bridge's port.
+
+    With `hairpin` the bridge may send a packet back through the port it came from; `isolated` ports never hear
+    each other, only the bridge itself.
+    """
+    settings = [attribute(_PORT_HAIRPIN, b"\1")] if hairpin else []
+    settings += [attribute(_PORT_ISOLATED, b"\1")] if isolated else []
     return (
         _NEWLINK,
         0,
         _IFINFO.pack(0, 0, 0, 0, 0)
         + text(_IFLA_IFNAME, name)
-        + nested(
-            _IFLA_LINKINFO,
-            text(_INFO_SLAVE_KIND, "bridge"),
-            nested(_INFO_SLAVE_DATA, attribute(_PORT_HAIRPIN, b"\1")),
-        ),
+        + nested(_IFLA_LINKINFO, text(_INFO_SLAVE_KIND, "bridge"), nested(_INFO_SLAVE_DATA, *settings)),
     )
 
 
@@ -121,13 +128,16 @@ def delete_link(name: str) -> Request:
 
 
 def add_address(index: int, address: str, prefix: int) -> Request:
-    packed = ipaddress.ip_address(address).packed
-    family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
-    body = _IFADDR.pack(family, prefix, 0, 0, index) + attribute(2, packed) + attribute(1, packed)
-    if family == socket.AF_INET:
-        network = ipaddress.ip_network(f"{address}/{prefix}", strict=False)
-        body += attribute(4, network.broadcast_address.packed)
-    return (_NEWADDR, CREATE | EXCL, body)
+    """IPv6 addresses are usable at once: who else has one is known here, and need not be asked of the network."""
+    chosen = ipaddress.ip_address(address)
+    packed = chosen.packed
+    if chosen.version == 6:
+        scope = _LINK_SCOPE if chosen.is_link_local else 0
+        body = _IFADDR.pack(socket.AF_INET6, prefix, _IFA_F_NODAD, scope, index)
+        return (_NEWADDR, CREATE | EXCL, body + attribute(2, packed) + attribute(1, packed))
+    network = ipaddress.ip_network(f"{address}/{prefix}", strict=False)
+    body = _IFADDR.pack(socket.AF_INET, prefix, 0, 0, index) + attribute(2, packed) + attribute(1, packed)
+    return (_NEWADDR, CREATE | EXCL, body + attribute(4, network.broadcast_address.packed))
 
 
 def add_default_route(gateway: str, index: int) -> Request:
@@ -161,17 +171,23 @@ def list_links(netlink: Netlink) -> list[Link]:
     return [_link(payload) for _, payload in netlink.dump(_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0))]
 
 
-def used_subnets(netlink: Netlink) -> list[ipaddress.IPv4Network]:
-    """Every IPv4 network that this namespace has an address in or a route to, without default routes."""
-    found: set[ipaddress.IPv4Network] = set()
-    for _, payload in netlink.dump(_GETADDR, _IFADDR.pack(socket.AF_INET, 0, 0, 0, 0)):
+def interface_subnets(netlink: Netlink) -> set[Subnet]:
+    """Every network that this namespace has an address in."""
+    found: set[Subnet] = set()
+    for _, payload in netlink.dump(_GETADDR, _IFADDR.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
         family, prefix, _, _, _ = _IFADDR.unpack_from(payload)
         values = dict(attributes(payload[8:]))
-        if family == socket.AF_INET and 1 in values:
-            found.add(ipaddress.IPv4Network((values[1], prefix), strict=False))
-    for _, payload in netlink.dump(_GETROUTE, _RTMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)):
+        if family in _FAMILIES and 1 in values:
+            found.add(ipaddress.ip_network((values[1], prefix), strict=False))
+    return found
+
+
+def used_subnets(netlink: Netlink) -> set[Subnet]:
+    """Every network that this namespace has an address in or a route to, without default routes."""
+    found = interface_subnets(netlink)
+    for _, payload in netlink.dump(_GETROUTE, _RTMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0)):
         family, prefix = payload[0], payload[1]
         values = dict(attributes(payload[12:]))
-        if family == socket.AF_INET and prefix and _RTA_DST in values:
-            found.add(ipaddress.IPv4Network((values[_RTA_DST], prefix), strict=False))
-    return sorted(found)
+        if family in _FAMILIES and prefix and _RTA_DST in values:
+            found.add(ipaddress.ip_network((values[_RTA_DST], prefix), strict=False))
+    return found

@@ -23,7 +23,7 @@ class PortMapping(msgspec.Struct, frozen=True):
 
 
 class PortBinding(msgspec.Struct, frozen=True):
-    """A port that is published. `host_ip` is an address of the host, or 0.0.0.0 for all of them."""
+    """A port that is published. `host_ip` is an address of the host; 0.0.0.0 and :: are all of one version."""
 
     host_ip: str
     host_port: int
@@ -32,7 +32,11 @@ class PortBinding(msgspec.Struct, frozen=True):
 
 
 class Endpoint(msgspec.Struct):
-    """One container's place on one network. `links` are `NAME:ALIAS`, neighbours under names that only it knows."""
+    """One container's place on one network.
+
+    `links` are `NAME:ALIAS`, neighbours under names that only it knows. `dns` are the resolvers behind the engine's
+    own, where the container brought some.
+    """
 
     id: str
     network_id: str
@@ -43,15 +47,20 @@ class Endpoint(msgspec.Struct):
     mac: str
     interface: str
     host_interface: str
-    aliases: list[str] = msgspec.field(default_factory=list)
+    netns: str = ""
+    ip6: str = ""
+    prefix6: int = 0
+    gateway6: str = ""
     links: list[str] = msgspec.field(default_factory=list)
+    dns: list[str] = msgspec.field(default_factory=list)
+    aliases: list[str] = msgspec.field(default_factory=list)
     ports: list[PortBinding] = msgspec.field(default_factory=list)
 
 
 class Network(msgspec.Struct):
-    """One network. The drivers `host` and `null` have no subnet and no bridge.
+    """One network. The drivers `host` and `null` have no subnet and no bridge; without IPv6 there is no subnet6.
 
-    `auxiliary` names addresses of the subnet that others use: no container gets one of them.
+    `auxiliary` names addresses of the subnets that others use: no container gets one of them.
     """
 
     id: str
@@ -61,12 +70,13 @@ class Network(msgspec.Struct):
     subnet: str = ""
     gateway: str = ""
     ip_range: str = ""
+    subnet6: str = ""
+    gateway6: str = ""
+    ip_range6: str = ""
     auxiliary: dict[str, str] = msgspec.field(default_factory=dict)
     bridge: str = ""
     internal: bool = False
     attachable: bool = False
-    enable_ipv6: bool = False
-    isolated: bool = True
     labels: dict[str, str] = msgspec.field(default_factory=dict)
     options: dict[str, str] = msgspec.field(default_factory=dict)
     endpoints: dict[str, Endpoint] = msgspec.field(default_factory=dict)
@@ -75,3 +85,8 @@ class Network(msgspec.Struct):
     def predefined(self) -> bool:
         """Whether the engine itself made it, so that it can't be removed."""
         return self.name in {"bridge", "host", "none"}
+
+    @property
+    def has_names(self) -> bool:
+        """Whether its containers find one another by name: on the default network they never did."""
+        return self.driver == "bridge" and self.name != "bridge"

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from engine.errors import SystemFailure
 from engine.kernel import libc
 from engine.network.netlink import Netlink
+
+_T = TypeVar("_T")
 
 
 def _enter(descriptor: int) -> None:
@@ -17,8 +21,8 @@ def _enter(descriptor: int) -> None:
         raise SystemFailure(f"can't enter a network namespace: {error.strerror}", error.errno) from error
 
 
-def open_netlink(netns: int) -> Netlink:
-    """An rtnetlink socket that belongs to the namespace behind descriptor `netns`.
+def inside(netns: int, function: Callable[[], _T]) -> _T:
+    """`function` in the namespace behind descriptor `netns`. Sockets it makes belong there ever after.
 
     The calling thread is in that namespace for a moment: call it from a thread of one's own.
     """
@@ -26,11 +30,16 @@ def open_netlink(netns: int) -> Netlink:
     try:
         _enter(netns)
         try:
-            return Netlink()
+            return function()
         finally:
             _enter(own)
     finally:
         os.close(own)
+
+
+def open_netlink(netns: int) -> Netlink:
+    """An rtnetlink socket that belongs to the namespace behind descriptor `netns`."""
+    return inside(netns, Netlink)
 
 
 def open_netns(path: Path) -> int:

@@ -11,15 +11,20 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from engine.config import EngineConfig
-from engine.errors import Conflict, Forbidden, InvalidInput, NotFound
-from engine.network import addresses, names, options, veth
-from engine.network.model import Endpoint, Network, PortMapping
+from engine.errors import Conflict, Forbidden, InvalidInput, NotFound, SystemFailure
+from engine.network import addresses, doctor, ipv6, nameserver, options, veth
+from engine.network.model import Endpoint, Network, PortBinding, PortMapping
+from engine.network.names import Names
+from engine.network.placing import Wishes
 from engine.network.plumbing import Plumbing, endpoints_of, unplug_now
+from engine.network.pools import AddressPools
 from engine.network.ports import HostPorts
 from engine.network.resolver import Resolver
 from engine.network.store import NetworkStore
@@ -29,6 +34,7 @@ _T = TypeVar("_T")
 
 _LONGEST_NAME = 253
 _SWEEP_SECONDS = 3.0
+_NO_WISHES = Wishes()
 
 
 class Networks:
@@ -37,7 +43,7 @@ class Networks:
     def __init__(self, config: EngineConfig, store_path: Path) -> None:
         self._config = config
         self._networks: dict[str, Network] = {}
-        self._addresses: dict[str, addresses.Addresses] = {}
+        self._pools = AddressPools()
         self._ports = HostPorts()
         self._plumbing = Plumbing(config, NetworkStore(store_path, config.exec_root / "network"))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
@@ -60,22 +66,27 @@ class Networks:
         default = Network(secrets.token_hex(32), "bridge", "bridge", time.time(), bridge=self._config.bridge)
         self._networks |= await self._run(self._plumbing.load, default)
         for network in self._bridged():
-            self._make_pool(network)
+            self._pools.open(network)
             for endpoint in network.endpoints.values():
-                self._adopt(network, endpoint)
-        await self._run(self._plumbing.rebuild, self._bridged(), ())
-        for network in self._bridged():
-            await self._serve_names(network)
+                self._adopt(endpoint)
+        await self._run(self._plumbing.rebuild, self._bridged())
+        for warning in self.warnings:
+            _log.warning("%s", warning)
 
     async def reconcile(self, live: Collection[str]) -> None:
-        """Give back what containers that are not in `live` still hold."""
+        """Give back what containers that are not in `live` still hold, and answer the others' names again."""
         for endpoint in list(endpoints_of(self._networks.values())):
             if endpoint.container_id not in live:
                 await self.detach(endpoint.container_id)
+                continue
+            try:
+                await self._serve_names(endpoint)
+            except SystemFailure as error:
+                _log.warning("container %s: %s", endpoint.container_id[:12], error)
 
     async def close(self, *, keep: bool = False) -> None:
         """End; takes bridges and rules away unless `keep` (containers stay on them, for a later life)."""
-        await self._resolver.close()
+        self._resolver.close()
         if not keep:
             for endpoint in list(endpoints_of(self._networks.values())):
                 await self.detach(endpoint.container_id)
@@ -115,16 +126,15 @@ class Networks:
         name: str,
         *,
         driver: str = "bridge",
-        subnet: str | None = None,
-        gateway: str | None = None,
-        ip_range: str | None = None,
-        auxiliary: dict[str, str] | None = None,
+        wishes: Wishes = _NO_WISHES,
         internal: bool = False,
         attachable: bool = False,
         labels: dict[str, str] | None = None,
         driver_options: dict[str, str] | None = None,
     ) -> Network:
-        """Make a bridge network. Without `subnet` it gets one that nothing on this host uses.
+        """Make a bridge network. Without wishes it gets a subnet that nothing on this host uses.
+
+        Where the host has no IPv6 the network has none either, whatever was wished.
 
         Raises:
             Conflict: the name, or the subnet, is taken.
@@ -135,28 +145,27 @@ class Networks:
         if driver not in {"", "bridge"}:
             raise NotFound(f'network driver "{driver}" is not there: use bridge')
         known = secrets.token_hex(32)
-        wishes = dict(driver_options or {})
-        options.mtu_of(wishes)
+        driver_options = dict(driver_options or {})
+        options.check(driver_options)
         network = Network(
             id=known,
             name=name,
             driver="bridge",
             created=time.time(),
-            ip_range=ip_range or "",
-            auxiliary=dict(auxiliary or {}),
-            bridge=options.bridge_name(wishes, f"s{self._config.instance}{known[:6]}"),
+            bridge=options.bridge_name(driver_options, f"{self._config.bridge}{known[:5]}"),
             internal=internal,
             attachable=attachable,
             labels=dict(labels or {}),
-            options=wishes,
+            options=driver_options,
         )
+        if wishes.ipv6 is not None and not ipv6.available():
+            wishes = Wishes(wishes.ipv4)
         async with self._changing:
             if any(other.name == name for other in self._networks.values()):
                 raise Conflict(f"network with name {name} already exists")
-            await self._run(self._plumbing.create, network, self._bridged(), subnet, gateway)
+            await self._run(self._plumbing.create, network, self._bridged(), wishes)
             self._networks[known] = network
-            self._make_pool(network)
-            await self._serve_names(network)
+            self._pools.open(network)
         return network
 
     async def remove(self, name_or_id: str) -> Network:
@@ -170,8 +179,7 @@ class Networks:
                     f"error while removing network: network {network.name} id {network.id} has active endpoints"
                 )
             del self._networks[network.id]
-            self._addresses.pop(network.id, None)
-            await self._resolver.withdraw(network.gateway)
+            self._pools.close(network)
             await self._run(self._plumbing.remove, network, self._bridged())
         return network
 
@@ -196,12 +204,14 @@ class Networks:
         links: Sequence[str] = (),
         ports: Sequence[PortMapping] = (),
         address: str | None = None,
+        address6: str | None = None,
         mac: str | None = None,
+        dns: Sequence[str] = (),
     ) -> Endpoint:
-        """Give the container behind `netns` an interface on the network, and publish its ports.
+        """Give the container behind `netns` an interface on the network, publish its ports, answer its names.
 
-        `aliases` are the names by which its neighbours find it, `links` (NAME:ALIAS) its own for them. The first
-        network that leads outside becomes the default route.
+        `aliases` are the names by which its neighbours find it, `links` (NAME:ALIAS) its own for them; `dns` takes
+        the place of the host's resolvers. The first network that leads outside becomes the default route.
 
         Raises:
             Conflict: a host port or the address is taken.
@@ -214,42 +224,78 @@ class Networks:
             raise InvalidInput(f"containers can't be attached to the {target.name} network")
         if container_id in target.endpoints:
             raise Forbidden(f"endpoint of container {container_id[:12]} already exists in network {target.name}")
-        pool = self._addresses[target.id]
-        bindings = self._ports.reserve(() if target.internal else ports)
+        if address6 and not target.subnet6:
+            raise InvalidInput(f"network {target.name} has no IPv6, and no address {address6}: create it with --ipv6")
+        mac = addresses.parse_mac(mac) if mac else ""
+        bindings = self._reserve(target, ports)
         try:
-            chosen = pool.take(address)
+            ip, ip6 = self._pools.take(target, address, address6)
         except BaseException:
             self._ports.release(bindings)
             raise
         mine = self.endpoints(container_id)
-        taken = {endpoint.interface for endpoint in mine}
         known = secrets.token_hex(32)
         endpoint = Endpoint(
             id=known,
             network_id=target.id,
             container_id=container_id,
-            ip=str(chosen),
-            prefix=pool.subnet.prefixlen,
+            netns=str(netns),
+            ip=ip,
+            prefix=ip_network(target.subnet).prefixlen,
             gateway="" if target.internal else target.gateway,
-            mac=mac or addresses.mac_for(chosen),
-            interface=next(name for name in map("eth{}".format, range(64)) if name not in taken),
+            ip6=ip6,
+            prefix6=ip_network(target.subnet6).prefixlen if ip6 else 0,
+            gateway6=target.gateway6 if ip6 and not target.internal else "",
+            mac=mac or addresses.mac_for(ip),
+            interface=_interface(target, mine),
             host_interface=f"v{self._config.instance}{known[:6]}",
             aliases=list(dict.fromkeys(aliases)),
             links=list(links),
-            ports=bindings,
+            dns=list(dns),
+            ports=[*bindings],
         )
-        default_route = not target.internal and not any(other.gateway for other in mine)
+        attach = partial(
+            self._plumbing.attach,
+            target,
+            endpoint,
+            default_route=bool(endpoint.gateway) and not any(other.gateway for other in mine),
+            default_route6=bool(endpoint.gateway6) and not any(other.gateway6 for other in mine),
+        )
         target.endpoints[container_id] = endpoint
-        attach = partial(self._plumbing.attach, target, endpoint, netns, default_route=default_route)
         try:
             await self._run(attach)
         except BaseException:
             target.endpoints.pop(container_id, None)
             self._give_back(target, endpoint)
             raise
+        try:
+            await self._serve_names(endpoint)
+        except BaseException:
+            await self._withdraw(target, endpoint)
+            await asyncio.to_thread(unplug_now, endpoint.host_interface)
+            raise
         return endpoint
 
     connect = attach
+
+    async def publish(self, container_id: str, ports: Sequence[PortMapping]) -> Sequence[PortBinding]:
+        """Publish ports of a container that is on networks already, by the first that leads outside.
+
+        Raises Conflict, InvalidInput or SystemFailure; none of the ports is published then.
+        """
+        for endpoint in self.endpoints(container_id):
+            network = self._networks[endpoint.network_id]
+            if network.internal or endpoint.ports:
+                continue
+            endpoint.ports = [*self._reserve(network, ports)]
+            try:
+                await self._run(self._plumbing.publish, endpoint)
+            except BaseException:
+                self._ports.release(endpoint.ports)
+                endpoint.ports = []
+                raise
+            return endpoint.ports
+        return ()
 
     async def loopback(self, netns: Path) -> None:
         """Bring `lo` up for a container that is on no network at all."""
@@ -267,8 +313,10 @@ class Networks:
         await self._withdraw(target, endpoint)
         await asyncio.to_thread(unplug_now, endpoint.host_interface)
         left = [other for other in self.endpoints(container_id) if other.gateway]
-        if netns is not None and left:
-            await self._run(veth.route_by, netns, left[0])
+        if netns is not None:
+            # One that has both ways out goes first.
+            for other in sorted(left, key=lambda one: not one.gateway6):
+                await self._run(veth.route_by, netns, other)
         return endpoint
 
     async def rename(self, container_id: str, old: str, new: str) -> None:
@@ -293,7 +341,14 @@ class Networks:
 
     def nameserver(self, network: str) -> str | None:
         """The address at which containers of the network find the resolver, if it has one."""
-        return self.get(network).gateway or None
+        return nameserver.ADDRESS if self.get(network).has_names else None
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What of this host stands in the networks' way, as it is now."""
+        with_ipv6 = any(network.subnet6 for network in self._bridged())
+        found = doctor.hindrances(self._config, with_ipv6=with_ipv6)
+        return [f"{finding.detail}; let it through: {finding.remedy}" for finding in found]
 
     # Small things
 
@@ -303,15 +358,14 @@ class Networks:
     def _bridged(self) -> Sequence[Network]:
         return [network for network in self._networks.values() if network.driver == "bridge"]
 
-    def _make_pool(self, network: Network) -> None:
-        ip_range = IPv4Network(network.ip_range, strict=False) if network.ip_range else None
-        subnet, gateway = IPv4Network(network.subnet), IPv4Address(network.gateway)
-        reserved = map(IPv4Address, network.auxiliary.values())
-        self._addresses[network.id] = addresses.Addresses(subnet, gateway, ip_range, reserved)
+    def _reserve(self, network: Network, ports: Sequence[PortMapping]) -> Sequence[PortBinding]:
+        if network.internal:
+            return ()
+        usual = options.host_binding(network.options)
+        wanted = [msgspec.structs.replace(one, host_ip=one.host_ip or usual) for one in ports] if usual else ports
+        return self._ports.reserve(wanted, ipv6=bool(network.subnet6))
 
-    def _adopt(self, network: Network, endpoint: Endpoint) -> None:
-        with contextlib.suppress(Conflict):
-            self._addresses[network.id].take(endpoint.ip)
+    def _adopt(self, endpoint: Endpoint) -> None:
         for lost in self._ports.adopt(endpoint.ports):
             _log.warning(
                 "port %s:%d/%s is bound by another program, and yet leads to container %s",
@@ -325,6 +379,8 @@ class Networks:
         if network.endpoints.get(endpoint.container_id) is not endpoint:
             return
         del network.endpoints[endpoint.container_id]
+        if not any(self._networks[one.network_id].has_names for one in self.endpoints(endpoint.container_id)):
+            self._resolver.withdraw(endpoint.container_id)
         try:
             await self._run(self._plumbing.withdraw, endpoint)
         finally:
@@ -332,18 +388,15 @@ class Networks:
 
     def _give_back(self, network: Network, endpoint: Endpoint) -> None:
         self._ports.release(endpoint.ports)
-        if network.id in self._addresses:
-            self._addresses[network.id].give_back(endpoint.ip)
+        self._pools.give_back(network, endpoint)
 
-    async def _serve_names(self, network: Network) -> None:
-        lookup = partial(names.lookup, network, self._networks.values())
-        reverse = partial(names.reverse, network)
-        try:
-            redirected = await self._resolver.serve(network.gateway, lookup, reverse)
-        except OSError as error:
-            _log.warning("no names on network %s: %s", network.name, error)
+    async def _serve_names(self, endpoint: Endpoint) -> None:
+        """Where the container has come onto a network with names, and had none before."""
+        container_id = endpoint.container_id
+        if self._resolver.serves(container_id) or not self._networks[endpoint.network_id].has_names:
             return
-        await self._run(self._plumbing.redirect, redirected)
+        sockets = await self._run(nameserver.open_sockets, Path(endpoint.netns))
+        await self._resolver.serve(container_id, sockets, Names(self._networks, container_id))
 
     def _sweep_later(self) -> None:
         if self._sweep is None:
@@ -357,3 +410,9 @@ class Networks:
         alive = {one.host_interface: one for one in endpoints_of(self._networks.values())}
         for name in await self._run(self._plumbing.strays, alive):
             await asyncio.to_thread(unplug_now, name)
+
+
+def _interface(network: Network, mine: Sequence[Endpoint]) -> str:
+    """The first free name for an interface in the container."""
+    prefix, taken = options.interface_prefix(network.options), {endpoint.interface for endpoint in mine}
+    return next(name for name in (f"{prefix}{number}" for number in range(len(taken) + 1)) if name not in taken)

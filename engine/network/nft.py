@@ -10,30 +10,34 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from engine.network.netlink import CREATE, Request, attribute, be32, nested, text
 
-FAMILY = 2  # NFPROTO_IPV4
-_SUBSYSTEM = 10
+_INET, _IPV4, _IPV6 = 1, 2, 10  # NFPROTO_*: both versions in one table, and each
+SUBSYSTEM = 10
 _NEWTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE, _NEWSET, _NEWELEMENTS, _DELELEMENTS = 0, 2, 3, 6, 9, 12, 14
 
 PREROUTING, FORWARD, OUTPUT, POSTROUTING = 0, 2, 3, 4
+"""Hooks."""
+
 DROP, ACCEPT, RETURN = 0, 1, -5
 
 _REG_VERDICT, _REG_1 = 0, 1
 _REG32 = 8  # the first of sixteen registers of four bytes, over the same memory as _REG_1
-_TYPE_ADDRESS, _TYPE_PROTOCOL, _TYPE_SERVICE = 7, 12, 13
+_TYPE_IPV4, _TYPE_IPV6, _TYPE_PROTOCOL, _TYPE_SERVICE = 7, 8, 12, 13
+_SIZES = {_TYPE_IPV4: 4, _TYPE_IPV6: 16, _TYPE_PROTOCOL: 4, _TYPE_SERVICE: 4}
 
 STATE_ESTABLISHED, STATE_RELATED = 2, 4
 STATUS_DNAT = 0x20
 
 
 def _request(kind: int, flags: int, *parts: bytes) -> Request:
-    return (_SUBSYSTEM << 8 | kind, flags, struct.pack(">BBH", FAMILY, 0, 0) + b"".join(parts))
+    return (SUBSYSTEM << 8 | kind, flags, struct.pack(">BBH", _INET, 0, 0) + b"".join(parts))
 
 
-BEGIN: Request = (0x10, 0, struct.pack(">BBH", 0, 0, _SUBSYSTEM))
-END: Request = (0x11, 0, struct.pack(">BBH", 0, 0, _SUBSYSTEM))
+BEGIN: Request = (0x10, 0, struct.pack(">BBH", 0, 0, SUBSYSTEM))
+END: Request = (0x11, 0, struct.pack(">BBH", 0, 0, SUBSYSTEM))
 
 
 def add_table(table: str) -> Request:
@@ -67,27 +71,50 @@ def flush_chain(table: str, chain: str) -> Request:
     return _request(8, 0, text(1, table), text(2, chain))
 
 
-def add_map(table: str, name: str, number: int, key: Sequence[int]) -> Request:
-    """A map from a concatenation of `key` types to an address and a port. `number` is unique in the batch."""
+@dataclass(frozen=True)
+class Map:
+    """A map from a concatenation of `key` types to an address and a port. `number` is unique in its table."""
+
+    name: str
+    number: int
+    key: tuple[int, ...]
+    ipv6: bool = False
+
+    @property
+    def value(self) -> tuple[int, ...]:
+        return (_TYPE_IPV6 if self.ipv6 else _TYPE_IPV4, _TYPE_SERVICE)
+
+
+_PORT = (_TYPE_PROTOCOL, _TYPE_SERVICE)
+ANYWHERE = Map("published", 1, _PORT)
+ADDRESSED = Map("published_on", 2, (_TYPE_IPV4, *_PORT))
+ANYWHERE6 = Map("published6", 3, _PORT, ipv6=True)
+ADDRESSED6 = Map("published6_on", 4, (_TYPE_IPV6, *_PORT), ipv6=True)
+
+
+def _concatenation(types: Sequence[int]) -> tuple[int, int]:
+    """How nf_tables names a concatenation, and its size in bytes."""
     kind = 0
-    for part in key:
+    for part in types:
         kind = kind << 6 | part
+    return kind, sum(_SIZES[part] for part in types)
+
+
+def add_map(table: str, described: Map) -> Request:
+    key, key_size = _concatenation(described.key)
+    value, value_size = _concatenation(described.value)
     return _request(
         _NEWSET,
         CREATE,
         text(1, table),
-        text(2, name),
+        text(2, described.name),
         be32(3, 0x8),  # NFT_SET_MAP
-        be32(4, kind),
-        be32(5, 4 * len(key)),
-        be32(6, _TYPE_ADDRESS << 6 | _TYPE_SERVICE),
-        be32(7, 8),
-        be32(10, number),
+        be32(4, key),
+        be32(5, key_size),
+        be32(6, value),
+        be32(7, value_size),
+        be32(10, described.number),
     )
-
-
-ANY_KEY = (_TYPE_PROTOCOL, _TYPE_SERVICE)
-ADDRESSED_KEY = (_TYPE_ADDRESS, _TYPE_PROTOCOL, _TYPE_SERVICE)
 
 
 def _elements(kind: int, flags: int, table: str, name: str, items: Sequence[bytes]) -> Request:
@@ -107,7 +134,7 @@ def delete_elements(table: str, name: str, entries: Sequence[tuple[bytes, bytes]
 
 
 def pack_address(address: str) -> bytes:
-    return ipaddress.IPv4Address(address).packed
+    return ipaddress.ip_address(address).packed
 
 
 def pack_protocol(protocol: str) -> bytes:
@@ -158,20 +185,39 @@ def oifname(name: str, *, equal: bool = True) -> bytes:
     return _interface(7, name, equal=equal)
 
 
-def _network_match(offset: int, network: str) -> bytes:
-    subnet = ipaddress.IPv4Network(network)
-    load = _expression("payload", be32(1, _REG_1), be32(2, 1), be32(3, offset), be32(4, 4))
-    return load + _mask(subnet.netmask.packed) + _compare(subnet.network_address.packed)
+def _version(ipv6: bool) -> bytes:
+    """The packet is of that IP version. A table for both must know before it looks for addresses."""
+    return _expression("meta", be32(2, 15), be32(1, _REG_1)) + _compare(bytes([_IPV6 if ipv6 else _IPV4]))
+
+
+def _load(base: int, offset: int, size: int, register: int = _REG_1) -> bytes:
+    """Put bytes of the network (1) or transport (2) header into a register."""
+    return _expression("payload", be32(1, register), be32(2, base), be32(3, offset), be32(4, size))
+
+
+def _network_match(network: str, *, source: bool) -> bytes:
+    subnet = ipaddress.ip_network(network)
+    ipv6 = subnet.version == 6
+    offset, size = _address_at(ipv6=ipv6, source=source)
+    match = _mask(subnet.netmask.packed) + _compare(subnet.network_address.packed)
+    return _version(ipv6) + _load(1, offset, size) + match
+
+
+def _address_at(*, ipv6: bool, source: bool) -> tuple[int, int]:
+    """Offset and size of an address in its header."""
+    if ipv6:
+        return (8 if source else 24), 16
+    return (12 if source else 16), 4
 
 
 def saddr(network: str) -> bytes:
     """The packet's source is in `network`."""
-    return _network_match(12, network)
+    return _network_match(network, source=True)
 
 
 def daddr(network: str) -> bytes:
     """The packet's destination is in `network`."""
-    return _network_match(16, network)
+    return _network_match(network, source=False)
 
 
 def daddr_is_local() -> bytes:
@@ -197,26 +243,18 @@ def ct_status(mask: int, *, present: bool = True) -> bytes:
     return _conntrack(2, mask, present=present)
 
 
-def load_address(register: int) -> bytes:
-    """Put the packet's destination address into register `register`."""
-    return _expression("payload", be32(1, _REG32 + register), be32(2, 1), be32(3, 16), be32(4, 4))
-
-
-def load_protocol(register: int) -> bytes:
-    """Put the transport protocol's number into register `register`."""
-    return _expression("meta", be32(2, 16), be32(1, _REG32 + register))
-
-
-def load_port(register: int) -> bytes:
-    """Put the packet's destination port into register `register`."""
-    return _expression("payload", be32(1, _REG32 + register), be32(2, 2), be32(3, 2), be32(4, 2))
-
-
-def dnat_by(name: str) -> bytes:
-    """Look registers 0 and following up in map `name`, and redirect to the address and port it holds."""
-    return _expression("lookup", text(1, name), be32(2, _REG32), be32(3, _REG32)) + _expression(
-        "nat", be32(1, 1), be32(2, FAMILY), be32(3, _REG32), be32(5, _REG32 + 1)
-    )
+def dnat_by(described: Map) -> bytes:
+    """Look destination (where the map asks for it), protocol and port up, and redirect to what is found there."""
+    version, loads, register = _version(described.ipv6), b"", _REG32
+    if described.key[0] in {_TYPE_IPV4, _TYPE_IPV6}:
+        offset, size = _address_at(ipv6=described.ipv6, source=False)
+        loads += _load(1, offset, size, register)
+        register += size // 4
+    loads += _expression("meta", be32(2, 16), be32(1, register)) + _load(2, 2, 2, register + 1)
+    found = _expression("lookup", text(1, described.name), be32(2, _REG32), be32(3, _REG32))
+    port = _REG32 + _SIZES[described.value[0]] // 4
+    family = _IPV6 if described.ipv6 else _IPV4
+    return version + loads + found + _expression("nat", be32(1, 1), be32(2, family), be32(3, _REG32), be32(5, port))
 
 
 def masquerade() -> bytes:
@@ -225,3 +263,33 @@ def masquerade() -> bytes:
 
 def verdict(code: int) -> bytes:
     return _expression("immediate", be32(1, _REG_VERDICT), nested(2, nested(2, be32(1, code))))
+
+
+def protocol(name: str) -> bytes:
+    """The packet's transport protocol is tcp or udp."""
+    return _expression("meta", be32(2, 16), be32(1, _REG_1)) + _compare(pack_protocol(name)[:1])
+
+
+def sport(port: int) -> bytes:
+    """The packet comes from that port."""
+    return _load(2, 0, 2) + _compare(struct.pack(">H", port))
+
+
+def dport(port: int) -> bytes:
+    """The packet goes to that port."""
+    return _load(2, 2, 2) + _compare(struct.pack(">H", port))
+
+
+def set_port(port: int, protocol_name: str, *, source: bool) -> bytes:
+    """Write another port into the packet's header, checksum included."""
+    value = _expression("immediate", be32(1, _REG_1), nested(2, attribute(1, struct.pack(">H", port))))
+    udp = protocol_name == "udp"
+    return value + _expression(
+        "payload",
+        be32(5, _REG_1),
+        be32(2, 2),
+        be32(3, 0 if source else 2),
+        be32(4, 2),
+        be32(6, 1),  # an internet checksum
+        be32(7, 6 if udp else 16),
+    )

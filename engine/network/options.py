@@ -5,10 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from engine.errors import InvalidInput
+from engine.network.addresses import parse_address
 
 BRIDGE_NAME = "com.docker.network.bridge.name"
 _MTU = "com.docker.network.driver.mtu"
 _MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
+_ICC = "com.docker.network.bridge.enable_icc"
+_HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
+_INTERFACE_PREFIX = "com.docker.network.container_iface_prefix"
+_GATEWAY_MODES = ("com.docker.network.bridge.gateway_mode_ipv4", "com.docker.network.bridge.gateway_mode_ipv6")
+_TRUE, _FALSE = frozenset({"1", "t", "true"}), frozenset({"0", "f", "false"})
+
+
+def check(options: Mapping[str, str]) -> None:
+    """Raises InvalidInput for the first option whose value makes no sense, or can't be had."""
+    mtu_of(options)
+    masquerades(options)
+    neighbours_talk(options)
+    host_binding(options)
+    interface_prefix(options)
+    for name in _GATEWAY_MODES:
+        if options.get(name, "nat") not in {"", "nat"}:
+            raise InvalidInput(f'{name} "{options[name]}" is not supported: this engine has nat alone')
 
 
 def mtu_of(options: Mapping[str, str]) -> int | None:
@@ -23,7 +41,35 @@ def mtu_of(options: Mapping[str, str]) -> int | None:
 
 def masquerades(options: Mapping[str, str]) -> bool:
     """Whether containers go out under the host's address."""
-    return options.get(_MASQUERADE, "true") != "false"
+    return _flag(options, _MASQUERADE)
+
+
+def neighbours_talk(options: Mapping[str, str]) -> bool:
+    """Whether the network's containers reach each other, other than by published ports (Docker's "icc")."""
+    return _flag(options, _ICC)
+
+
+def host_binding(options: Mapping[str, str]) -> str:
+    """The host's address on which ports are published that name none; empty for all. Raises InvalidInput."""
+    value = options.get(_HOST_BINDING, "")
+    if value:
+        parse_address(value)
+    return value
+
+
+def interface_prefix(options: Mapping[str, str]) -> str:
+    """What interfaces in containers are called, but for their number. Raises InvalidInput."""
+    value = options.get(_INTERFACE_PREFIX) or "eth"
+    if not 0 < len(value) <= 12 or value == "lo" or any(char in "/ \t\n:%" for char in value):
+        raise InvalidInput(f'invalid {_INTERFACE_PREFIX} "{value}": at most 12 characters, no slash, colon or space')
+    return value
+
+
+def _flag(options: Mapping[str, str], name: str) -> bool:
+    value = options.get(name, "true").lower()
+    if value not in _TRUE | _FALSE:
+        raise InvalidInput(f'invalid {name} "{value}": give true or false')
+    return value in _TRUE
 
 
 def bridge_name(options: Mapping[str, str], default: str) -> str:

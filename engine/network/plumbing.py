@@ -10,16 +10,17 @@ import contextlib
 import errno
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
+from ipaddress import ip_network
 
 from engine.config import EngineConfig
-from engine.errors import Conflict, InvalidInput
-from engine.network import addresses, bridge, conntrack, links, veth
+from engine.errors import Conflict
+from engine.network import addresses, bridge, conntrack, ipv6, links, veth
+from engine.network.addresses import Subnet
 from engine.network.firewall import Firewall, Published, Side
 from engine.network.model import Endpoint, Network, PortBinding
 from engine.network.netlink import Netlink, NetlinkError
-from engine.network.options import masquerades, mtu_of
+from engine.network.options import masquerades, mtu_of, neighbours_talk
+from engine.network.placing import Surroundings, Wishes, place
 from engine.network.store import NetworkStore
 
 _log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Plumbing:
         """
         bridge.enable_forwarding()
         networks = self._store.load()
+        _keep_ipv6(networks.values())
         with bridge.subnet_lock():
             present = {link.name for link in links.list_links(self._netlink)}
             used = links.used_subnets(self._netlink)
@@ -58,6 +60,7 @@ class Plumbing:
                     subnet = addresses.choose_subnet(self._pools, used)
                     network.subnet, network.gateway = str(subnet), str(subnet[1])
                     self._store.save(network)
+                    used.add(subnet)
                 self._make_bridge(network)
         for network in networks.values():
             for endpoint in list(network.endpoints.values()):
@@ -67,12 +70,12 @@ class Plumbing:
         self._remove_strangers(networks.values(), present)
         return networks
 
-    def rebuild(self, networks: Sequence[Network], extra: Iterable[Published]) -> None:
+    def rebuild(self, networks: Sequence[Network]) -> None:
         """Replace all rules: those of an earlier life may be of any age."""
         published = [
             one for network in networks for endpoint in network.endpoints.values() for one in _published(endpoint)
         ]
-        self._firewall.rebuild(_sides(networks), [*published, *extra])
+        self._firewall.rebuild(_sides(networks), published)
 
     def take_down(self, networks: Iterable[Network]) -> None:
         """Remove every rule, bridge and interface of this engine."""
@@ -89,13 +92,14 @@ class Plumbing:
 
     # Networks
 
-    def create(self, network: Network, others: Sequence[Network], subnet: str | None, gateway: str | None) -> None:
-        """Give `network` its subnet and make its bridge. Raises Conflict or InvalidInput."""
+    def create(self, network: Network, others: Sequence[Network], wishes: Wishes) -> None:
+        """Give `network` its subnets and make its bridge. Raises Conflict or InvalidInput."""
         with bridge.subnet_lock():
-            used = links.used_subnets(self._netlink) + [IPv4Network(other.subnet) for other in others]
-            _place(network, subnet, gateway, self._pools, used)
+            place(network, wishes, self._around(others), self._config.instance)
             if any(link.name == network.bridge for link in links.list_links(self._netlink)):
                 raise Conflict(f"an interface called {network.bridge} exists already")
+            if network.subnet6:
+                ipv6.enable_forwarding()
             try:
                 self._make_bridge(network)
                 self._firewall.update_networks(_sides([*others, network]))
@@ -110,21 +114,18 @@ class Plumbing:
         self._bridges.pop(network.id, None)
         self._store.forget(network)
 
-    def redirect(self, published: Sequence[Published]) -> None:
-        self._firewall.publish(published)
-
     # Endpoints
 
-    def attach(self, network: Network, endpoint: Endpoint, netns: Path, *, default_route: bool) -> None:
+    def attach(self, network: Network, endpoint: Endpoint, *, default_route: bool, default_route6: bool) -> None:
         """Plug a container in and publish its ports. Nothing is left of an attempt that fails."""
-        veth.plug(
-            self._netlink,
-            endpoint,
-            netns,
+        how = veth.Plug(
             bridge=self._bridges[network.id],
+            isolated=not neighbours_talk(network.options),
             default_route=default_route,
+            default_route6=default_route6,
             mtu=mtu_of(network.options),
         )
+        veth.plug(self._netlink, endpoint, how)
         try:
             self._firewall.publish(_published(endpoint))
             _forget_flows(endpoint.ports)
@@ -134,6 +135,13 @@ class Plumbing:
             with contextlib.suppress(NetlinkError):
                 self._firewall.unpublish(_published(endpoint))
             raise
+
+    def publish(self, endpoint: Endpoint) -> None:
+        """Publish the ports that the endpoint has been given since it was plugged in."""
+        self._netlink.send([links.set_port(endpoint.host_interface, hairpin=True)])
+        self._firewall.publish(_published(endpoint))
+        _forget_flows(endpoint.ports)
+        self._store.save_endpoint(endpoint)
 
     def remember(self, endpoint: Endpoint) -> None:
         """Write down what has changed of an endpoint that is there."""
@@ -162,9 +170,16 @@ class Plumbing:
             self._opened = Netlink()
         return self._opened
 
+    def _around(self, others: Sequence[Network]) -> Surroundings:
+        own = {ip_network(subnet) for other in others for subnet in _subnets(other)}
+        return Surroundings(
+            self._pools,
+            used=links.used_subnets(self._netlink) | own,
+            assigned=links.interface_subnets(self._netlink) | own,
+        )
+
     def _make_bridge(self, network: Network) -> None:
-        prefix = IPv4Network(network.subnet).prefixlen
-        self._bridges[network.id] = bridge.ensure(self._netlink, network.bridge, network.gateway, prefix)
+        self._bridges[network.id] = bridge.ensure(self._netlink, network)
 
     def _remove_strangers(self, networks: Iterable[Network], present: Collection[str]) -> None:
         """Remove interfaces that have a name of this engine and no place in its records."""
@@ -182,42 +197,42 @@ def unplug_now(host_interface: str) -> None:
         veth.unplug(netlink, host_interface)
 
 
-def _free(subnet: str, used: Iterable[IPv4Network]) -> bool:
-    return bool(subnet) and not any(IPv4Network(subnet).overlaps(other) for other in used)
+def _keep_ipv6(networks: Iterable[Network]) -> None:
+    """Let IPv6 through where networks have it; where the host has lost it, they go without until it is back."""
+    having = [network for network in networks if network.subnet6]
+    if having and ipv6.available():
+        ipv6.enable_forwarding()
+        return
+    for network in having:
+        _log.warning("network %s: %s", network.name, ipv6.ABSENT)
+        network.subnet6 = network.gateway6 = ""
 
 
-def _place(
-    network: Network,
-    subnet: str | None,
-    gateway: str | None,
-    pools: Sequence[tuple[IPv4Network, int]],
-    used: Sequence[IPv4Network],
-) -> None:
-    """Fill in the network's subnet and gateway."""
-    chosen = addresses.parse_subnet(subnet) if subnet else addresses.choose_subnet(pools, used)
-    if chosen.prefixlen > 30:
-        raise InvalidInput(f"subnet {chosen} is too small for a network: use a /30 or larger")
-    if not _free(str(chosen), used):
-        raise Conflict(f"Pool overlaps with other one on this address space: {chosen} is in use")
-    door: IPv4Address = addresses.parse_address(gateway.partition("/")[0]) if gateway else chosen[1]
-    if door not in chosen:
-        raise InvalidInput(f"gateway {door} is not in the subnet {chosen}")
-    if network.ip_range and not addresses.parse_subnet(network.ip_range).subnet_of(chosen):
-        raise InvalidInput(f"address range {network.ip_range} is not in the subnet {chosen}")
-    for address in network.auxiliary.values():
-        if addresses.parse_address(address) not in chosen:
-            raise InvalidInput(f"auxiliary address {address} is not in the subnet {chosen}")
-    network.subnet, network.gateway = str(chosen), str(door)
+def _free(subnet: str, used: Iterable[Subnet]) -> bool:
+    return bool(subnet) and addresses.is_free(ip_network(subnet), used)
+
+
+def _subnets(network: Network) -> tuple[str, ...]:
+    return tuple(subnet for subnet in (network.subnet, network.subnet6) if subnet)
 
 
 def _sides(networks: Iterable[Network]) -> list[Side]:
     return [
-        Side(one.bridge, one.subnet, internal=one.internal, masquerade=masquerades(one.options)) for one in networks
+        Side(
+            one.bridge,
+            _subnets(one),
+            icc=neighbours_talk(one.options),
+            internal=one.internal,
+            masquerade=masquerades(one.options),
+        )
+        for one in networks
     ]
 
 
 def _published(endpoint: Endpoint) -> list[Published]:
-    return [Published.of(binding, endpoint.ip) for binding in endpoint.ports]
+    return [
+        Published.of(binding, endpoint.ip6 if ":" in binding.host_ip else endpoint.ip) for binding in endpoint.ports
+    ]
 
 
 def _forget_flows(bindings: Iterable[PortBinding]) -> None:

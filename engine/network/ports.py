@@ -6,7 +6,6 @@ A published port lives in the kernel's rules, not in a process. So that no one e
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import ipaddress
@@ -31,24 +30,39 @@ class _DropEverything:
 
 _DROP = _DropEverything()
 
+_ALL = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - Docker's default
+
 Key = tuple[str, str, int]
 """Protocol, host address, host port."""
 
 
 def normalise(mapping: PortMapping) -> PortMapping:
-    """`mapping` with its host address filled in. Raises InvalidInput."""
+    """`mapping` with its host address in its usual spelling, and empty for all. Raises InvalidInput."""
     if mapping.protocol not in {"tcp", "udp"}:
         raise InvalidInput(f'protocol "{mapping.protocol}" can\'t be published: use tcp or udp')
     last = mapping.host_port_end or mapping.host_port
     if not 0 < mapping.container_port < 65536 or not 0 <= mapping.host_port <= last < 65536:
         raise InvalidInput(f"invalid port mapping {mapping.host_port}:{mapping.container_port}")
-    try:
-        address = ipaddress.ip_address(mapping.host_ip or "0.0.0.0")  # noqa: S104 — Docker's default
-    except ValueError:
-        raise InvalidInput(f'invalid host address "{mapping.host_ip}" for a published port') from None
-    if address.version != 4:
-        raise InvalidInput(f"host address {address}: ports are published on IPv4 addresses only")
-    return PortMapping(mapping.container_port, mapping.protocol, str(address), mapping.host_port, last)
+    address = mapping.host_ip
+    if address:
+        try:
+            address = str(ipaddress.ip_address(address.strip("[]")))
+        except ValueError:
+            raise InvalidInput(f'invalid host address "{mapping.host_ip}" for a published port') from None
+    if address == "::1":
+        raise InvalidInput("host address ::1: nothing leads from there to a container; publish on 127.0.0.1")
+    return PortMapping(mapping.container_port, mapping.protocol, address, mapping.host_port, last)
+
+
+def _addresses(mapping: PortMapping, *, ipv6: bool) -> list[str]:
+    """On which of the host's addresses a port is published."""
+    if not mapping.host_ip:
+        return [_ALL[4], _ALL[6]] if ipv6 else [_ALL[4]]
+    if ":" in mapping.host_ip and not ipv6:
+        raise InvalidInput(
+            f"host address {mapping.host_ip}: the container has no IPv6; put it on a network made with --ipv6"
+        )
+    return [mapping.host_ip]
 
 
 class HostPorts:
@@ -57,17 +71,17 @@ class HostPorts:
     def __init__(self) -> None:
         self._held: dict[Key, socket.socket] = {}
 
-    def reserve(self, mappings: Sequence[PortMapping]) -> list[PortBinding]:
-        """Take a host port for each mapping: all, or none.
+    def reserve(self, mappings: Sequence[PortMapping], *, ipv6: bool = False) -> list[PortBinding]:
+        """Take a host port for each mapping, the same on IPv4 and, where the container has it, IPv6: all, or none.
 
         Raises:
             Conflict: a port is taken, by a container or by another program on this host.
-            InvalidInput: a mapping makes no sense.
+            InvalidInput: a mapping makes no sense, or names an address that this host does not have.
         """
         bindings: list[PortBinding] = []
         try:
             for mapping in mappings:
-                bindings.append(self._reserve(normalise(mapping)))  # noqa: PERF401 — kept if the next fails
+                bindings += self._reserve(normalise(mapping), ipv6=ipv6)
         except BaseException:
             self.release(bindings)
             raise
@@ -95,24 +109,34 @@ class HostPorts:
             held.close()
         self._held.clear()
 
-    def _reserve(self, mapping: PortMapping) -> PortBinding:
-        port = 0
+    def _reserve(self, mapping: PortMapping, *, ipv6: bool) -> list[PortBinding]:
+        addresses = _addresses(mapping, ipv6=ipv6)
         if mapping.host_port == 0:
-            for _ in range(_ATTEMPTS):
-                with contextlib.suppress(Conflict):
-                    port = self._hold(mapping.protocol, mapping.host_ip, 0)
-                    break
-            else:
-                raise Conflict(f"no free {mapping.protocol} port on {mapping.host_ip}")
+            candidates = [0] * _ATTEMPTS
         else:
-            for port in range(mapping.host_port, mapping.host_port_end + 1):
-                try:
-                    self._hold(mapping.protocol, mapping.host_ip, port)
-                    break
-                except Conflict:
-                    if port == mapping.host_port_end:
-                        raise
-        return PortBinding(mapping.host_ip, port, mapping.container_port, mapping.protocol)
+            candidates = list(range(mapping.host_port, mapping.host_port_end + 1))
+        for candidate in candidates:
+            try:
+                port = self._hold_all(mapping.protocol, addresses, candidate)
+            except Conflict:
+                if candidate == candidates[-1] and candidate:
+                    raise
+                continue
+            return [PortBinding(one, port, mapping.container_port, mapping.protocol) for one in addresses]
+        raise Conflict(f"no free {mapping.protocol} port on {' and '.join(addresses)}")
+
+    def _hold_all(self, protocol: str, addresses: Sequence[str], port: int) -> int:
+        """Hold one port on several addresses, or on none of them."""
+        held: list[str] = []
+        try:
+            for address in addresses:
+                port = self._hold(protocol, address, port)
+                held.append(address)
+        except BaseException:
+            for address in held:
+                self._held.pop((protocol, address, port)).close()
+            raise
+        return port
 
     def _hold(self, protocol: str, address: str, port: int) -> int:
         self._check_own(protocol, address, port)
@@ -129,19 +153,24 @@ class HostPorts:
 
     def _check_own(self, protocol: str, address: str, port: int) -> None:
         """Raise Conflict when a container of this engine has the port, on this address or on all."""
-        for one in {address, "0.0.0.0"}:  # noqa: S104
-            if (protocol, one, port) in self._held:
-                raise Conflict(f"Bind for {address}:{port} failed: port is already allocated")
-        if address == "0.0.0.0" and any(  # noqa: S104
-            held[0] == protocol and held[2] == port for held in self._held
-        ):
-            raise Conflict(f"Bind for {address}:{port} failed: port is already allocated")
+        everywhere = _ALL[6 if ":" in address else 4]
+        taken = any((protocol, one, port) in self._held for one in (address, everywhere))
+        if address == everywhere and not taken:
+            taken = any(
+                held[0] == protocol and held[2] == port and (":" in held[1]) == (":" in address) for held in self._held
+            )
+        if taken:
+            where = f"[{address}]" if ":" in address else address
+            raise Conflict(f"Bind for {where}:{port} failed: port is already allocated")
 
     @staticmethod
     def _bind(protocol: str, address: str, port: int) -> socket.socket:
         kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
-        held = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC)
+        ipv6 = ":" in address
+        held = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, kind | socket.SOCK_CLOEXEC)
         try:
+            if ipv6:
+                held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             held.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, _DROP.program)
             try:
                 held.bind((address, port))
@@ -155,10 +184,10 @@ class HostPorts:
                 held.listen(1)
         except OSError as error:
             held.close()
-            where = f"failed to bind host port {address}:{port}/{protocol}"
+            where = f"failed to bind host port {f'[{address}]' if ipv6 else address}:{port}/{protocol}"
             if error.errno == errno.EADDRINUSE:
                 raise Conflict(f"{where}: address already in use by another program on this host") from None
             if error.errno == errno.EADDRNOTAVAIL:
-                raise Conflict(f"{where}: this host does not have that address") from None
+                raise InvalidInput(f"{where}: this host does not have that address") from None
             raise SystemFailure(f"{where}: {error.strerror}", error.errno) from error
         return held

@@ -4,59 +4,83 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from engine.network import links
+from engine.network.addresses import link_local_for
 from engine.network.model import Endpoint
-from engine.network.netlink import Netlink, NetlinkError
+from engine.network.netlink import Netlink, NetlinkError, Request
 from engine.network.netns import open_netlink, open_netns
 
 
-def plug(
-    netlink: Netlink, endpoint: Endpoint, netns: Path, *, bridge: int, default_route: bool, mtu: int | None
-) -> None:
-    """Make the endpoint's veth pair and configure its end in `netns`.
+@dataclass(frozen=True)
+class Plug:
+    """How an endpoint is plugged in, beside what it has."""
+
+    bridge: int
+    isolated: bool = False
+    default_route: bool = False
+    default_route6: bool = False
+    mtu: int | None = None
+
+
+def plug(netlink: Netlink, endpoint: Endpoint, how: Plug) -> None:
+    """Make the endpoint's veth pair and configure its end in its namespace.
 
     Raises:
         SystemFailure: nothing is left behind then.
     """
-    namespace = open_netns(netns)
+    namespace = open_netns(Path(endpoint.netns))
     try:
-        request = links.add_veth(
-            endpoint.host_interface,
-            bridge=bridge,
-            peer=endpoint.interface,
-            peer_mac=endpoint.mac,
-            netns=namespace,
-            mtu=mtu,
-        )
-        making = [request]
-        if endpoint.ports:  # the container may call itself by its published port
-            making.append(links.set_hairpin(endpoint.host_interface))
-        try:
-            netlink.send(making)
-        except NetlinkError as error:
-            if error.errno != errno.EEXIST:
-                raise
-            # A leftover of the same name, from a container that the kernel has not wholly taken down yet.
-            unplug(netlink, endpoint.host_interface)
-            netlink.send(making)
+        _make_pair(netlink, endpoint, how, namespace)
         try:
             with open_netlink(namespace) as container:
                 index = links.find_link(container, endpoint.interface).index
-                inside = [
-                    links.set_up(1),
-                    links.set_up(index, ipv6=False),
-                    links.add_address(index, endpoint.ip, endpoint.prefix),
-                ]
-                if default_route:
-                    inside.append(links.add_default_route(endpoint.gateway, index))
-                container.send(inside)
+                container.send(list(_inside(endpoint, how, index)))
         except BaseException:
             unplug(netlink, endpoint.host_interface)
             raise
     finally:
         os.close(namespace)
+
+
+def _make_pair(netlink: Netlink, endpoint: Endpoint, how: Plug, namespace: int) -> None:
+    making = [
+        links.add_veth(
+            endpoint.host_interface,
+            bridge=how.bridge,
+            peer=endpoint.interface,
+            peer_mac=endpoint.mac,
+            netns=namespace,
+            mtu=how.mtu,
+        )
+    ]
+    # With published ports the container may call itself by one of them.
+    if endpoint.ports or how.isolated:
+        making.append(links.set_port(endpoint.host_interface, hairpin=bool(endpoint.ports), isolated=how.isolated))
+    try:
+        netlink.send(making)
+    except NetlinkError as error:
+        if error.errno != errno.EEXIST:
+            raise
+        # A leftover of the same name, from a container that the kernel has not wholly taken down yet.
+        unplug(netlink, endpoint.host_interface)
+        netlink.send(making)
+
+
+def _inside(endpoint: Endpoint, how: Plug, index: int) -> Iterator[Request]:
+    yield links.set_up(1)
+    yield links.set_up(index, ipv6=False)
+    yield links.add_address(index, endpoint.ip, endpoint.prefix)
+    if endpoint.ip6:
+        yield links.add_address(index, link_local_for(endpoint.mac), 64)
+        yield links.add_address(index, endpoint.ip6, endpoint.prefix6)
+    if how.default_route:
+        yield links.add_default_route(endpoint.gateway, index)
+    if how.default_route6:
+        yield links.add_default_route(endpoint.gateway6, index)
 
 
 def loopback_up(netns: Path) -> None:
@@ -70,12 +94,14 @@ def loopback_up(netns: Path) -> None:
 
 
 def route_by(netns: Path, endpoint: Endpoint) -> None:
-    """Make `endpoint` the container's way out."""
+    """Make `endpoint` the container's way out, as far as it has none."""
     namespace = open_netns(netns)
     try:
         with open_netlink(namespace) as container:
             index = links.find_link(container, endpoint.interface).index
-            container.send([links.add_default_route(endpoint.gateway, index)], ignore=frozenset({errno.EEXIST}))
+            gateways = [gateway for gateway in (endpoint.gateway, endpoint.gateway6) if gateway]
+            routes = [links.add_default_route(gateway, index) for gateway in gateways]
+            container.send(routes, ignore=frozenset({errno.EEXIST}))
     finally:
         os.close(namespace)
 

@@ -204,7 +204,9 @@ def test_images_as_files(docker: Docker, tmp_path: Path) -> None:
 def test_summaries(docker: Docker) -> None:
     for arguments in (["version"], ["info"], ["system", "df"], ["system", "df", "-v"], ["system", "prune", "-f"]):
         ended = docker(*arguments)
-        assert (ended.code, ended.err) == (0, ""), ended
+        # Rules of the host that stand in the networks' way are told, and no fault of the engine.
+        said = [line for line in ended.err.splitlines() if "let it through:" not in line]
+        assert (ended.code, said) == (0, []), ended
     assert docker("info", "--format", "{{.Driver}} {{.OSType}}").out == "overlay2 linux\n"
 
 

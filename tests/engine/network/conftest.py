@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -67,11 +69,13 @@ class Namespace:
 
 
 class EchoServer:
-    """Answers each connection with its name and the address of whoever asks."""
+    """Answers each connection with its name and the address of whoever asks, over IPv4 and IPv6."""
 
     def __init__(self, namespace: Namespace, name: str, port: int = 80) -> None:
         self._name = name.encode()
-        self._listener = namespace.run(lambda: socket.create_server(("0.0.0.0", port)))
+        self._listener = namespace.run(
+            lambda: socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        )
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
@@ -82,7 +86,7 @@ class EchoServer:
             except OSError:
                 return
             with client:
-                client.sendall(self._name + b" " + address[0].encode())
+                client.sendall(self._name + b" " + address[0].removeprefix("::ffff:").encode())
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -96,6 +100,56 @@ def call(host: str, port: int, timeout: float = 2) -> str:
         return connection.recv(100).decode()
 
 
+async def here(function: Callable[..., str], *arguments: object) -> str:
+    return await asyncio.to_thread(function, *arguments)
+
+
+async def inside(namespace: Namespace, host: str, port: int, timeout: float = 2) -> str:
+    """What the server there says to someone in the namespace."""
+    return await asyncio.to_thread(namespace.run, lambda: call(host, port, timeout))
+
+
+def command(line: str) -> str:
+    return subprocess.run(line.split(), check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="package", autouse=True)
+def host_of_its_own() -> Iterator[None]:
+    """A network namespace that stands for the host: whatever rules and addresses the real one has, these lack."""
+    if os.geteuid():
+        yield
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open("/proc/self/ns/net") as before:
+        assert libc.unshare(NEWNET) == 0
+        command("ip link set lo up")
+        yield
+        assert libc.setns(before.fileno(), NEWNET) == 0
+
+
+HOST, HOST6 = "203.0.113.1", "2001:db8:1::1"
+OUTSIDE, OUTSIDE6 = "203.0.113.2", "2001:db8:1::2"
+
+
+@pytest.fixture
+def outside(namespaces: Callable[[], Namespace]) -> Iterator[Namespace]:
+    """Another host, on a wire to this one; each is the other's way to everywhere."""
+    other = namespaces()
+    command(f"ip link add wire type veth peer name wire netns {other.pid}")
+
+    def plug(address: str, address6: str, router: str, router6: str) -> None:
+        command(f"ip addr add {address}/24 dev wire")
+        command(f"ip addr add {address6}/64 dev wire nodad")
+        command("ip link set wire up")
+        command(f"ip route add default via {router}")
+        command(f"ip -6 route add default via {router6}")
+
+    plug(HOST, HOST6, OUTSIDE, OUTSIDE6)
+    other.run(lambda: plug(OUTSIDE, OUTSIDE6, HOST, HOST6))
+    yield other
+    command("ip link del wire")
+
+
 @pytest.fixture
 def namespaces() -> Iterator[Callable[[], Namespace]]:
     made: list[Namespace] = []
@@ -107,6 +161,11 @@ def namespaces() -> Iterator[Callable[[], Namespace]]:
     yield make
     for namespace in made:
         namespace.end()
+
+
+Namespaces = Callable[[], Namespace]
+Servers = Callable[..., EchoServer]
+ONE, TWO, THREE = "1" * 64, "2" * 64, "3" * 64
 
 
 @pytest.fixture

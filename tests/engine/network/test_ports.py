@@ -67,6 +67,18 @@ def test_one_address_and_all_addresses_exclude_each_other(ports: HostPorts) -> N
     assert udp.protocol == "udp"
 
 
+def test_one_port_for_both_versions(ports: HostPorts) -> None:
+    first, second = ports.reserve([PortMapping(80)], ipv6=True)
+    assert (first.host_ip, second.host_ip, first.host_port) == ("0.0.0.0", "::", second.host_port)
+    with pytest.raises(Conflict, match=r"\[fd01::1\]:\d+ failed"):
+        ports.reserve([PortMapping(80, host_ip="fd01::1", host_port=first.host_port)], ipv6=True)
+    ports.release([first, second])
+    with socket.create_server(("::", first.host_port), family=socket.AF_INET6):
+        with pytest.raises(Conflict, match=r"\[::\]:\d+/tcp: address already in use"):
+            ports.reserve([PortMapping(80, host_port=first.host_port)], ipv6=True)
+        assert ports.reserve([PortMapping(80, host_port=first.host_port)]), "what is half taken is given back"
+
+
 def test_the_first_free_port_of_a_range(ports: HostPorts) -> None:
     [first] = ports.reserve([PortMapping(80)])
     start = first.host_port
@@ -83,6 +95,7 @@ def test_the_first_free_port_of_a_range(ports: HostPorts) -> None:
         PortMapping(80, host_port=90, host_port_end=80),
         PortMapping(80, host_ip="localhost"),
         PortMapping(80, host_ip="::1"),
+        PortMapping(80, host_ip="fe80::g"),
         PortMapping(80, "sctp"),  # type: ignore[arg-type]
     ],
 )
