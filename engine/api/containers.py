@@ -212,7 +212,7 @@ async def attach(call: Call) -> web.StreamResponse:
         stream=call.flag("stream"),
     )
     duplex = Duplex.take(call.request, media_type(tty=tty, version=call.version))
-    await converse(duplex, session, tty=tty, stdin=stdin, keys=keys)
+    await converse(duplex, session, tty=tty, stdin=stdin, keys=keys, framed=not tty)
     return Taken()
 
 

@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from contextlib import aclosing
-from typing import cast
+from typing import Protocol, cast
 
-from engine.api.connection import Duplex
 from engine.api.detach import DetachKeys
 from engine.api.frames import frame
 from engine.containers.session import Session
 
 
-async def converse(duplex: Duplex, session: Session, *, tty: bool, stdin: bool, keys: DetachKeys) -> None:
-    """Carry bytes both ways until the process closes its streams, or the client leaves."""
+class Duplex(Protocol):
+    """A client's side of the conversation."""
+
+    async def read(self) -> bytes:
+        """What the client sent next; empty when it has no more to say."""
+
+    async def write(self, data: bytes) -> None:
+        """Send to the client, as fast as it reads. Raises ConnectionError when it is gone."""
+
+    def when_lost(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called when the client is gone: at once, if it is already."""
+
+    def forget(self, callback: Callable[[], object]) -> None: ...
+
+
+async def converse(duplex: Duplex, session: Session, *, tty: bool, stdin: bool, keys: DetachKeys, framed: bool) -> None:
+    """Carry bytes both ways until the process closes its streams, or the client leaves.
+
+    `framed` output tells stdout from stderr.
+    """
     talking = asyncio.current_task()
     assert talking is not None
     left = False
@@ -41,7 +59,7 @@ async def converse(duplex: Duplex, session: Session, *, tty: bool, stdin: bool, 
         output = session.output()
         async with aclosing(output):  # type: ignore[type-var]
             async for stream, data in output:
-                await duplex.write(data if tty else frame(stream, data))
+                await duplex.write(frame(stream, data) if framed else data)
     except asyncio.CancelledError:
         if not left:
             raise

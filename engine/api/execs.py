@@ -63,7 +63,7 @@ async def start(call: Call) -> web.StreamResponse:
     duplex = Duplex.take(call.request, media_type(tty=tty, version=call.version))
     stdin = bool(described.get("OpenStdin"))
     keys = detach.DetachKeys(base64.b64decode(described["DetachKeys"]))
-    await converse(duplex, session, tty=tty, stdin=stdin, keys=keys)
+    await converse(duplex, session, tty=tty, stdin=stdin, keys=keys, framed=not tty)
     return Taken()
 
 

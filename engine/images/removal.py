@@ -73,7 +73,8 @@ class Remover:
                 f"{users[0].container_id[:12]} is using its referenced image {digests.short(image.id)}"
             )
         self._drop_name(image, reference, done)
-        if not others and not named_by_digest:
+        repositories = {Reference.parse(tag).repository for tag in others}
+        if reference.repository not in repositories and not named_by_digest:
             for repository, digest in self._store.catalog.origins(image.id):
                 if repository == reference.repository:
                     self._drop_name(image, Reference.parse(f"{repository}@{digest}"), done)

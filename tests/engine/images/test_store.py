@@ -262,13 +262,13 @@ def test_what_is_in_use_is_refused_in_dockers_words(store: ImageStore, make_imag
 
 def test_digests_of_a_repository_go_with_its_last_tag(store: ImageStore, make_image: Make) -> None:
     image = make_image({"a": "1"}, name="r.example.com/app:1")
+    for more in ("r.example.com/app:2", "other:1"):
+        store.tag(image.id, Reference.parse(more))
     digest = store.manifest_of(image)[1].digest
     store.add_origin(image.id, Reference.parse("r.example.com/app:1"), digest)
-    assert names(store.remove("r.example.com/app:1")) == [
-        "r.example.com/app:1",
-        f"r.example.com/app@{digest}",
-        short(image),
-    ]
+    assert names(store.remove("r.example.com/app:1")) == ["r.example.com/app:1"]
+    assert names(store.remove("r.example.com/app:2")) == ["r.example.com/app:2", f"r.example.com/app@{digest}"]
+    assert names(store.remove("other:1")) == ["other:1", short(image)]
 
 
 # -- pruning and collection
