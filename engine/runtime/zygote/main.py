@@ -22,9 +22,9 @@ from engine.kernel import capabilities, libc
 from engine.kernel.cgroup.base import Cgroup
 from engine.kernel.cgroup.host import cgroup, hierarchies
 from engine.runtime.zygote import child, detached, protocol
-from engine.runtime.zygote.birth import born, born_beside, map_ids, owned, score_oom, user_namespace
-from engine.runtime.zygote.container import Container, Exec, Process, exit_code
-from engine.runtime.zygote.enter import run_exec
+from engine.runtime.zygote.birth import born, map_ids, owned, score_oom, user_namespace
+from engine.runtime.zygote.container import Container, exit_code
+from engine.runtime.zygote.execs import Execs
 from engine.runtime.zygote.logpump import Sink, Stream, log_file
 from engine.runtime.zygote.ownmounts import HostMounts
 from engine.runtime.zygote.pool import Pool
@@ -54,6 +54,7 @@ class Zygote:
         self._containers: dict[str, Container] = {}
         self._clients: list[socket.socket] = []
         self._pool = Pool()
+        self._execs = Execs(self._watch, self._unwatch, self._announce)
         self._ended: dict[str, int] = {}
         """The mounts of containers that have ended: taking them down waits until there is time."""
         self._packet = b""
@@ -68,7 +69,7 @@ class Zygote:
         self._watch(listener.fileno(), lambda: self._accept(listener))
         while self._going or self._containers:
             try:
-                ready = self._poll.poll(None if self._pool.full and not self._ended else _QUIET_SECONDS)
+                ready = self._poll.poll(_QUIET_SECONDS if self._has_leisure_work else None)
             except InterruptedError:
                 continue
             if not ready:
@@ -89,6 +90,10 @@ class Zygote:
             # A fault of ours in what concerns one container must not take all the others with it.
             sys.excepthook(*sys.exc_info())
             sys.stderr.flush()
+
+    @property
+    def _has_leisure_work(self) -> bool:
+        return bool(self._ended) or not self._pool.full
 
     def _take_down(self, most: int) -> None:
         """The mounts of the ended, so that `most` are left."""
@@ -342,46 +347,8 @@ class Zygote:
             return None
         return {"ok": {}}
 
-    def _do_exec(self, client: socket.socket, request: dict[str, Any], fds: list[int]) -> dict[str, Any] | None:
-        container = self._get(request)
-        if container.status != "running":
-            raise OSError(errno.ESRCH, f"the container is {container.status}", container.name)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        owned(fds, {"linux": container.mappings, "process": request["process"]})
-        group = cgroup(container.cgroup)
-        pid = born_beside(
-            container.pidfd, group, lambda: run_exec(container.pidfd, group, theirs, fds, request, container.users)
-        )
-        theirs.close()
-        score_oom(pid, request["process"].get("oomScoreAdj"))
-        run = Exec(request["exec"], ours)
-        run.begin(pid)
-        self._watch(run.pidfd, lambda: self._reap_exec(container, run))
-        container.execs[run.name] = run
-
-        def heard() -> None:
-            message, descriptors = run.hear()
-            if message is None:
-                return
-            if message == b"terminal":
-                run.terminal = descriptors[0]
-                return
-            self._unwatch(run.sync.fileno())
-            run.sync.close()
-            if message:
-                run.failed = True
-                self._reply(client, request["id"], {"error": _told(message)})
-            else:
-                terminal = (run.terminal,) if run.terminal is not None else ()
-                self._reply(client, request["id"], {"ok": {"pid": run.pid}}, terminal)
-                for fd in terminal:
-                    os.close(fd)
-                run.announced = True
-                if run.exit is not None:
-                    self._exec_over(container, run)
-
-        self._watch(run.sync.fileno(), heard)
-        return None
+    def _do_exec(self, client: socket.socket, request: dict[str, Any], fds: list[int]) -> None:
+        self._execs.start(self._get(request), request, fds, partial(self._reply, client, request["id"]))
 
     def _do_attach(self, client: socket.socket, request: dict[str, Any], fds: list[int]) -> None:
         """Descriptors: where stdout goes, where stderr goes. The reply carries stdin's, if it is open.
@@ -493,23 +460,10 @@ class Zygote:
             self._forget(container)
         self._take_down(_MOST_ENDED)
 
-    def _reap_exec(self, container: Container, run: Exec) -> None:
-        self._unwatch(run.pidfd)
-        self._hear_the_rest(run)
-        run.end(exit_code(os.waitid(os.P_PIDFD, run.pidfd, os.WEXITED)))
-        if run.announced:
-            self._exec_over(container, run)
-        elif run.failed:
-            container.execs.pop(run.name, None)
-
-    def _hear_the_rest(self, process: Process) -> None:
+    def _hear_the_rest(self, container: Container) -> None:
         """What was reported before the end and not yet read: the end may be seen first."""
-        while (handler := self._handlers.get(process.sync.fileno())) is not None:
+        while (handler := self._handlers.get(container.sync.fileno())) is not None:
             handler()
-
-    def _exec_over(self, container: Container, run: Exec) -> None:
-        container.execs.pop(run.name, None)
-        self._announce({"event": "exit", "container": container.name, "exec": run.name, **(run.exit or {})})
 
     def _forget(self, container: Container) -> None:
         self._containers.pop(container.name, None)

@@ -1,4 +1,4 @@
-"""What those who wait in the pools do beforehand, so that it costs less when time counts.
+"""What those who wait in the pool do beforehand, so that it costs less when time counts.
 
 After a fork the first touch of each page costs a fault, and a copy where it is written to; Python writes to almost all
 that it reads. Whoever has gone through the motions once has these pages. Standard library only.
@@ -21,14 +21,8 @@ if TYPE_CHECKING:
 _NOWHERE = "/proc/self/fd/-1"
 
 
-def begin(packet: bytes) -> None:
-    """All but what changes anything, with the last request of the kind that is waited for."""
-    request = json.loads(packet)
-    _drop(request, request["process"])
-
-
 def build(packet: bytes) -> None:
-    """As `begin`, and the building of a container's world before it."""
+    """All that a container's first process does but what changes anything, with a request as it may expect."""
     request = json.loads(packet)
     spec = request["spec"]
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
