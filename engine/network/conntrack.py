@@ -11,7 +11,7 @@ import socket
 import struct
 from collections.abc import Collection
 
-from engine.network.netlink import NETFILTER, Netlink, NetlinkError, attributes
+from engine.network.netlink import Netlink, NetlinkError, attributes
 
 _SUBSYSTEM = 1
 _GET, _DELETE = 1, 2
@@ -26,17 +26,19 @@ def _ports_and_protocol(original: bytes) -> tuple[int, int]:
     return protocol.get(1, b"\0")[0], port
 
 
-def forget_udp(ports: Collection[int]) -> int:
-    """Delete every tracked UDP flow whose first packet went to one of `ports`; returns how many."""
+def forget_udp(netlink: Netlink, ports: Collection[int]) -> int:
+    """Delete every tracked UDP flow whose first packet went to one of `ports`; returns how many.
+
+    `netlink` is an nfnetlink socket that stays open: to close one may take the kernel 10 ms.
+    """
     forgotten = 0
-    with Netlink(NETFILTER) as netlink:
-        for header in (struct.pack(">BBH", family, 0, 0) for family in _FAMILIES):
-            for _, payload in netlink.dump(_SUBSYSTEM << 8 | _GET, header):
-                original = dict(attributes(payload[4:])).get(_TUPLE_ORIGINAL, b"")
-                protocol, port = _ports_and_protocol(original)
-                if protocol == socket.IPPROTO_UDP and port in ports:
-                    body = header + struct.pack("=HH", 4 + len(original), 0x8000 | _TUPLE_ORIGINAL) + original
-                    with contextlib.suppress(NetlinkError):  # it ended by itself
-                        netlink.send([(_SUBSYSTEM << 8 | _DELETE, 0, body)])
-                        forgotten += 1
+    for header in (struct.pack(">BBH", family, 0, 0) for family in _FAMILIES):
+        for _, payload in netlink.dump(_SUBSYSTEM << 8 | _GET, header):
+            original = dict(attributes(payload[4:])).get(_TUPLE_ORIGINAL, b"")
+            protocol, port = _ports_and_protocol(original)
+            if protocol == socket.IPPROTO_UDP and port in ports:
+                body = header + struct.pack("=HH", 4 + len(original), 0x8000 | _TUPLE_ORIGINAL) + original
+                with contextlib.suppress(NetlinkError):  # it ended by itself
+                    netlink.send([(_SUBSYSTEM << 8 | _DELETE, 0, body)])
+                    forgotten += 1
     return forgotten

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from engine.errors import SystemFailure
 from engine.network import nft
-from engine.network.netlink import NETFILTER, Netlink, Request
+from engine.network.netlink import NETFILTER, Netlink, NetlinkError, Request
 from engine.network.netns import inside, open_netns
 
 ADDRESS = "127.0.0.11"
@@ -67,15 +67,24 @@ def _open() -> NameSockets:
                 continue
             tcp.listen(64)
             with Netlink(NETFILTER) as netlink:
-                netlink.batch(nft.BEGIN, list(_rules(port)), nft.END)
+                _lead_to(netlink, port)
             made.pop_all()
             return NameSockets(udp, tcp)
     raise AssertionError("the last attempt returns or raises")
 
 
+def _lead_to(netlink: Netlink, port: int) -> None:
+    try:
+        netlink.batch(nft.BEGIN, [nft.add_table(_TABLE, new=True), *_rules(port)], nft.END)
+    except NetlinkError as error:
+        if error.errno != errno.EEXIST:
+            raise
+        # Left by an earlier life of this engine. To remove it takes the kernel 10 ms: not done unless needed.
+        again = [nft.delete_table(_TABLE), nft.add_table(_TABLE), *_rules(port)]
+        netlink.batch(nft.BEGIN, again, nft.END)
+
+
 def _rules(port: int) -> Iterator[Request]:
-    # An earlier life of this engine may have left its own.
-    yield from (nft.add_table(_TABLE), nft.delete_table(_TABLE), nft.add_table(_TABLE))
     yield nft.add_chain(_TABLE, "sent", "filter", nft.OUTPUT, -300)
     for protocol in ("udp", "tcp"):
         asked = nft.daddr(f"{ADDRESS}/32") + nft.protocol(protocol) + nft.dport(53)

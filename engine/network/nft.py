@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.network.netlink import CREATE, Request, attribute, be32, nested, text
+from engine.network.netlink import CREATE, EXCL, Request, attribute, be32, nested, text
 
 _INET, _IPV4, _IPV6 = 1, 2, 10  # NFPROTO_*: both versions in one table, and each
 SUBSYSTEM = 10
@@ -40,8 +40,9 @@ BEGIN: Request = (0x10, 0, struct.pack(">BBH", 0, 0, SUBSYSTEM))
 END: Request = (0x11, 0, struct.pack(">BBH", 0, 0, SUBSYSTEM))
 
 
-def add_table(table: str) -> Request:
-    return _request(_NEWTABLE, CREATE, text(1, table), be32(2, 0))
+def add_table(table: str, *, new: bool = False) -> Request:
+    """Make a table; one that is there already fails the batch (EEXIST) where it has to be `new`."""
+    return _request(_NEWTABLE, CREATE | EXCL if new else CREATE, text(1, table), be32(2, 0))
 
 
 def delete_table(table: str) -> Request:

@@ -18,7 +18,7 @@ from engine.network import addresses, bridge, conntrack, ipv6, links, veth
 from engine.network.addresses import Subnet
 from engine.network.firewall import Firewall, Published, Side
 from engine.network.model import Endpoint, Network, PortBinding
-from engine.network.netlink import Netlink, NetlinkError
+from engine.network.netlink import NETFILTER, Netlink, NetlinkError
 from engine.network.options import masquerades, mtu_of, neighbours_talk
 from engine.network.placing import Surroundings, Wishes, place
 from engine.network.store import NetworkStore
@@ -36,6 +36,7 @@ class Plumbing:
         self._bridges: dict[str, int] = {}
         self._firewall = Firewall(config.nft_table)
         self._opened: Netlink | None = None
+        self._conntrack: Netlink | None = None
 
     # An engine's life
 
@@ -86,9 +87,10 @@ class Plumbing:
 
     def close(self) -> None:
         self._firewall.close()
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+        for opened in (self._opened, self._conntrack):
+            if opened is not None:
+                opened.close()
+        self._opened = self._conntrack = None
 
     # Networks
 
@@ -128,7 +130,7 @@ class Plumbing:
         veth.plug(self._netlink, endpoint, how)
         try:
             self._firewall.publish(_published(endpoint))
-            _forget_flows(endpoint.ports)
+            self._forget_flows(endpoint.ports)
             self._store.save_endpoint(endpoint)
         except BaseException:
             veth.unplug(self._netlink, endpoint.host_interface)
@@ -140,7 +142,7 @@ class Plumbing:
         """Publish the ports that the endpoint has been given since it was plugged in."""
         self._netlink.send([links.set_port(endpoint.host_interface, hairpin=True)])
         self._firewall.publish(_published(endpoint))
-        _forget_flows(endpoint.ports)
+        self._forget_flows(endpoint.ports)
         self._store.save_endpoint(endpoint)
 
     def remember(self, endpoint: Endpoint) -> None:
@@ -150,7 +152,7 @@ class Plumbing:
     def withdraw(self, endpoint: Endpoint) -> None:
         """Close the endpoint's ports and forget it; its interface is left to others."""
         self._firewall.unpublish(_published(endpoint))
-        _forget_flows(endpoint.ports)
+        self._forget_flows(endpoint.ports)
         self._store.forget_endpoint(endpoint)
 
     def strays(self, alive: Mapping[str, Endpoint]) -> list[str]:
@@ -169,6 +171,18 @@ class Plumbing:
         if self._opened is None:
             self._opened = Netlink()
         return self._opened
+
+    def _forget_flows(self, bindings: Iterable[PortBinding]) -> None:
+        ports = {binding.host_port for binding in bindings if binding.protocol == "udp"}
+        if not ports:
+            return
+        if self._conntrack is None:
+            self._conntrack = Netlink(NETFILTER)
+        try:
+            conntrack.forget_udp(self._conntrack, ports)
+        except NetlinkError as error:
+            if error.errno not in {errno.ENOENT, errno.EINVAL}:
+                _log.warning("old UDP flows may live on: %s", error)
 
     def _around(self, others: Sequence[Network]) -> Surroundings:
         own = {ip_network(subnet) for other in others for subnet in _subnets(other)}
@@ -233,17 +247,6 @@ def _published(endpoint: Endpoint) -> list[Published]:
     return [
         Published.of(binding, endpoint.ip6 if ":" in binding.host_ip else endpoint.ip) for binding in endpoint.ports
     ]
-
-
-def _forget_flows(bindings: Iterable[PortBinding]) -> None:
-    ports = {binding.host_port for binding in bindings if binding.protocol == "udp"}
-    if not ports:
-        return
-    try:
-        conntrack.forget_udp(ports)
-    except NetlinkError as error:
-        if error.errno not in {errno.ENOENT, errno.EINVAL}:
-            _log.warning("old UDP flows may live on: %s", error)
 
 
 def endpoints_of(networks: Iterable[Network], container_id: str | None = None) -> Iterator[Endpoint]:
