@@ -38,6 +38,7 @@ async def create(call: Call) -> web.StreamResponse:
         stderr=bool(body.get("AttachStderr")),
         # docker-py writes it small, and Docker's own reader takes names in any case.
         detach_keys=detach.parse(body.get("DetachKeys") or body.get("detachKeys") or ""),
+        size=_size(body.get("ConsoleSize")),
     )
     return answer.json({"Id": known}, 201)
 
@@ -47,13 +48,10 @@ async def start(call: Call) -> web.StreamResponse:
     body = await call.json()
     known, containers = call.params["id"], call.rooms.containers
     tty = bool(body.get("Tty"))
-    size = body.get("ConsoleSize")
     described = containers.exec_inspect(known)
     detached = bool(body.get("Detach"))
     try:
-        session = await containers.exec_start(
-            known, detach=detached, tty=tty, size=(int(size[0]), int(size[1])) if size else None
-        )
+        session = await containers.exec_start(known, detach=detached, tty=tty, size=_size(body.get("ConsoleSize")))
     except (InvalidInput, SystemFailure) as error:
         if detached:
             raise
@@ -65,6 +63,16 @@ async def start(call: Call) -> web.StreamResponse:
     keys = detach.DetachKeys(base64.b64decode(described["DetachKeys"]))
     await converse(duplex, session, tty=tty, stdin=stdin, keys=keys, framed=not tty)
     return Taken()
+
+
+def _size(asked: object) -> tuple[int, int] | None:
+    """(rows, columns) of a ConsoleSize. Raises InvalidInput."""
+    if asked is None:
+        return None
+    match asked:
+        case [int(rows), int(columns)]:
+            return rows, columns
+    raise InvalidInput(f"invalid console size {asked!r}: write it as [rows, columns]")
 
 
 async def _say(call: Call, words: bytes, *, tty: bool) -> web.StreamResponse:

@@ -85,7 +85,7 @@ async def info(call: Call) -> web.StreamResponse:
                 "Volume": ["local"],
                 "Network": ["bridge", "host", "null"],
                 "Authorization": None,
-                "Log": ["json-file", "none"],
+                "Log": ["json-file", "local", "none"],
             },
             "MemoryLimit": True,
             "SwapLimit": True,

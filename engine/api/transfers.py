@@ -172,7 +172,9 @@ async def _import(call: Call) -> web.StreamResponse:
     if call.text("fromSrc") != "-":
         raise InvalidInput("import from an address is not supported: download the archive, and import it")
     reference = reference_of(call.text("repo"), call.text("tag")) if call.text("repo") else None
-    platform = call.text("platform")
+    platform = Platform.parse(call.text("platform")) if call.text("platform") else None
+    if platform is not None and platform.os != "linux":
+        raise InvalidInput(f"can't import for {platform.os}: operating system is not supported")
 
     async def work(say: progress.Say) -> None:
         importing = partial(
@@ -182,7 +184,7 @@ async def _import(call: Call) -> web.StreamResponse:
             reference,
             changes=call.texts("changes"),
             message=call.text("message"),
-            platform=Platform.parse(platform) if platform else None,
+            platform=platform,
         )
         image = await asyncio.to_thread(importing)
         say({"status": image.id})

@@ -9,6 +9,8 @@ from engine.api.call import Call
 from engine.api.router import Routes
 
 routes = Routes()
+_NAMED_STAY = (1, 42)
+"""Before it, pruning took the named volumes, too."""
 
 
 @routes.add("GET", "/volumes")
@@ -48,5 +50,7 @@ async def remove(call: Call) -> web.StreamResponse:
 @routes.add("POST", "/volumes/prune")
 async def prune(call: Call) -> web.StreamResponse:
     wanted = call.filters()
+    if call.version < _NAMED_STAY:
+        wanted.setdefault("all", ["true"])
     removed, freed = call.rooms.volumes.prune(wanted)
     return answer.json({"VolumesDeleted": removed, "SpaceReclaimed": freed})

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import IO, Any, cast
 
 from engine.containers import inroot, times
-from engine.containers.model import Container
+from engine.containers.model import Container, MountPoint
 from engine.errors import Forbidden, InvalidInput, NotFound, SystemFailure
 from engine.images import tarstream
 from engine.images.compression import decompressed
@@ -381,8 +381,8 @@ class _Unpacker:
                 continue
 
 
-def mounted_at(container: Container, path: str) -> tuple[str, str, bool] | None:
-    """(folder on the host, path in it, may be written) where `path` lies in a bind or volume; else None."""
+def mounted_at(container: Container, path: str) -> tuple[MountPoint, str] | None:
+    """The bind or volume in which `path` lies, and the path in there; else None."""
     clean = _clean(path)
     best = None
     for point in container.mounts:
@@ -393,6 +393,5 @@ def mounted_at(container: Container, path: str) -> tuple[str, str, bool] | None:
             best = point
     if best is None:
         return None
-    source = f"{best.source}/{best.subpath}" if best.subpath else best.source
     rest = clean[len(best.destination) :] or "/"
-    return source, rest + ("/." if names_content(path) else "/" if _wants_folder(path) else ""), best.rw
+    return best, rest + ("/." if names_content(path) else "/" if _wants_folder(path) else "")

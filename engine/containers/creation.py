@@ -63,6 +63,8 @@ def _create(
     sharing.check(host_config)
     if not host_config.log_config.type:
         host_config.log_config = LogSettings("json-file", host_config.log_config.config)
+    if host_config.pids_limit is not None and host_config.pids_limit <= 0:
+        host_config.pids_limit = None
     if host_config.network_mode in _DEFAULT_NETWORKS:
         host_config.network_mode = "bridge"
     container_id = names.new_id()
@@ -127,7 +129,9 @@ def _make_volumes(room: Room, points: list[MountPoint], made: list[str]) -> None
         if point.type != "volume" or point.source:
             continue
         known = point.name and any(volume.name == point.name for volume in room.volumes.list())
-        volume = room.volumes.create(point.name, driver=point.driver or "local", anonymous=point.anonymous)
+        volume = room.volumes.create(
+            point.name, driver=point.driver or "local", labels=point.labels, anonymous=point.anonymous
+        )
         if not known:
             made.append(volume.name)
         point.name, point.source = volume.name, volume.mountpoint

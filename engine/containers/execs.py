@@ -25,7 +25,7 @@ from engine.containers.room import Room
 from engine.containers.session import Session, Stream
 from engine.errors import Conflict, InvalidInput, NotFound, SystemFailure
 from engine.runtime.launcher import ExecFailed
-from engine.runtime.spec import ConsoleSize, Process
+from engine.runtime.spec import Process
 
 if TYPE_CHECKING:
     from engine.runtime.launcher import Exit
@@ -49,6 +49,7 @@ class Execution:
     stdout: bool
     stderr: bool
     detach_keys: bytes = b""
+    size: tuple[int, int] | None = None
     pid: int = 0
     started: bool = False
     exit_code: int | None = None
@@ -145,6 +146,7 @@ class Executions:
         stdout: bool = True,
         stderr: bool = True,
         detach_keys: bytes = b"",
+        size: tuple[int, int] | None = None,
         quiet: bool = False,
     ) -> Execution:
         """Raises Conflict unless the container runs."""
@@ -164,6 +166,7 @@ class Executions:
             stdout=stdout,
             stderr=stderr,
             detach_keys=detach_keys,
+            size=size,
         )
         self._forget_some()
         self._all[execution.id] = execution
@@ -225,8 +228,7 @@ class Executions:
     async def _start_terminal(
         self, execution: Execution, process: Process, size: tuple[int, int] | None
     ) -> ExecSession:
-        if size is not None:
-            process.console_size = ConsoleSize(*size)
+        process.console_size = specs.console_size(size or execution.size)
         execution.pid, master = await self._exec(execution, process, {})
         assert master is not None
         if execution.exit_code is None:

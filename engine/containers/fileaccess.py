@@ -12,7 +12,7 @@ from typing import IO, Any, TypeVar
 
 from engine.containers import archive, changes, inroot, rootview, users, volumes
 from engine.containers.layered import Layered
-from engine.containers.model import Container
+from engine.containers.model import Container, MountPoint
 from engine.containers.room import Room
 from engine.errors import Forbidden, NotFound
 
@@ -66,11 +66,11 @@ class FileAccess:
         """(root, path below it, id shift). What lies in a volume is reached there: its ids are the host's."""
         try:
             mounted = archive.mounted_at(container, path)
-            if mounted is not None and os.path.isdir(mounted[0]):
-                source, inside, rw = mounted
-                if writing and not rw:
+            if mounted is not None and os.path.isdir(mounted[0].source):
+                point, inside = mounted
+                if writing and not point.rw:
                     raise Forbidden("mounted volume is marked read-only")
-                root = inroot.root(Path(source))
+                root = _folder_of(point)
                 try:
                     yield root, inside, 0
                 finally:
@@ -107,6 +107,20 @@ class FileAccess:
 
     def _locked(self, container: Container) -> asyncio.Lock:
         return self._room.registry.live(container).lock
+
+
+def _folder_of(point: MountPoint) -> int:
+    """What is mounted there, as a descriptor. Others write in the volume, too: a link in the place of the subpath leads
+    nowhere else."""
+    whole = inroot.root(Path(point.source))
+    if not point.subpath:
+        return whole
+    try:
+        return inroot.openat2(whole, point.subpath, os.O_PATH, resolve=inroot.BENEATH)
+    except OSError as error:
+        raise NotFound(f"can't find {point.subpath} in volume {point.name}: {error.strerror}") from None
+    finally:
+        os.close(whole)
 
 
 async def _to_the_end(act: Callable[[], T]) -> T:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+
 import msgspec
 
 from engine.containers.model import ContainerConfig, HealthConfig
@@ -19,8 +21,7 @@ def apply(config: ContainerConfig, image: image_config.ContainerConfig) -> Conta
     merged = msgspec.structs.replace(config)
     merged.user = config.user or image.user
     merged.working_dir = config.working_dir or image.working_dir or "/"
-    if not merged.working_dir.startswith("/"):
-        merged.working_dir = f"/{merged.working_dir}"
+    merged.working_dir = "/" + posixpath.normpath(f"/{merged.working_dir}").lstrip("/")
     own = {entry.partition("=")[0] for entry in config.env}
     merged.env = [*config.env, *(entry for entry in image.env if entry.partition("=")[0] not in own)]
     merged.exposed_ports = {**image.exposed_ports, **config.exposed_ports}

@@ -81,6 +81,8 @@ def _host_config(container: Container) -> dict[str, Any]:
     for name in _LEFT_OUT_OF_HOST:
         if not shown[name]:
             del shown[name]
+    if "Mounts" in shown:
+        shown["Mounts"] = [_without_defaults(request) for request in shown["Mounts"]]
     for name in _NULL_IN_HOST:
         shown[name] = shown[name] or None
     shown |= {
@@ -90,7 +92,7 @@ def _host_config(container: Container) -> dict[str, Any]:
         "ShmSize": asked.shm_size or _SHM_SIZE,
         "MemorySwap": resources.memory_and_swap(asked) or 0,
         "MemorySwappiness": None if asked.memory_swappiness == -1 else asked.memory_swappiness,
-        "PidsLimit": asked.pids_limit or None,
+        "PidsLimit": asked.pids_limit,
     }
     if exposed:
         shown["MaskedPaths"] = shown["ReadonlyPaths"] = None
@@ -98,6 +100,12 @@ def _host_config(container: Container) -> dict[str, Any]:
         shown["MaskedPaths"] = security.MASKED if asked.masked_paths is None else asked.masked_paths
         shown["ReadonlyPaths"] = security.READ_ONLY if asked.readonly_paths is None else asked.readonly_paths
     return shown
+
+
+def _without_defaults(value: dict[str, Any]) -> dict[str, Any]:
+    """As Go writes a mount that was asked for: nothing that was not said."""
+    inner = {name: _without_defaults(one) if isinstance(one, dict) else one for name, one in value.items()}
+    return {name: one for name, one in inner.items() if one}
 
 
 def state(now: State) -> dict[str, Any]:
@@ -177,7 +185,10 @@ def summary(container: Container) -> dict[str, Any]:
         "Labels": config.labels,
         "State": container.state.status,
         "Status": status_line(container.state, times.now()),
-        "HostConfig": {"NetworkMode": container.host_config.network_mode},
+        "HostConfig": {
+            "NetworkMode": container.host_config.network_mode,
+            **({"Annotations": container.host_config.annotations} if container.host_config.annotations else {}),
+        },
         "NetworkSettings": {
             "Networks": {name: endpoint(one) for name, one in container.network_settings.networks.items()}
         },

@@ -242,7 +242,7 @@ class Containers:
         await removal.remove(self._room, self._registry.get(ref), force=force, volumes=volumes)
 
     async def _remove_quietly(self, container: Container) -> None:
-        if container.id in self._registry:
+        if container.id in self._registry and not self._registry.live(container).restart_started:
             await removal.remove(self._room, container, force=False, volumes=False)
 
     async def prune(self, filters: Filters | None = None) -> tuple[Sequence[str], int]:
@@ -300,8 +300,13 @@ class Containers:
 
     async def restart(self, ref: str, timeout: int | None = None, signal: str | None = None) -> None:
         container = self._registry.get(ref)
-        await self.stop(container.id, timeout, signal)
-        await self.start(container.id)
+        live = self._registry.live(container)
+        live.restart_started = True
+        try:
+            await self.stop(container.id, timeout, signal)
+            await self.start(container.id)
+        finally:
+            live.restart_started = False
         self._room.tell(container, "restart")
 
     async def pause(self, ref: str) -> None:
@@ -416,6 +421,7 @@ class Containers:
         stdout: bool = True,
         stderr: bool = True,
         detach_keys: bytes = b"",
+        size: tuple[int, int] | None = None,
     ) -> str:
         """The new execution's id. `detach_keys` is only kept for who asks."""
         execution = self._executions.create(
@@ -430,13 +436,15 @@ class Containers:
             stdout=stdout,
             stderr=stderr,
             detach_keys=detach_keys,
+            size=size,
         )
         return execution.id
 
     async def exec_start(
         self, exec_id: str, *, detach: bool = False, tty: bool = False, size: tuple[int, int] | None = None
     ) -> Session | None:
-        """Starts it; None when detached. `size` is (rows, columns). `tty` adds nothing to what create said."""
+        """Starts it; None when detached. `size` is (rows, columns), as told at its creation where it is None now.
+        `tty` adds nothing to what create said."""
         return await self._executions.start(self._executions.get(exec_id), detach=detach, size=size)
 
     def exec_inspect(self, exec_id: str) -> dict[str, Any]:

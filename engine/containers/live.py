@@ -25,6 +25,8 @@ class Live:
         self.health: asyncio.Task[None] | None = None
         # Someone is stopping it right now: whatever its policy, it stays down.
         self.stop_started = False
+        # Someone restarts it right now: it ends, and is not removed for that.
+        self.restart_started = False
         self.restarts_in_a_row = 0
 
     def tell(self, waiters: list[asyncio.Future[Exit]], end: Exit) -> None:

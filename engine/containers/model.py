@@ -115,6 +115,8 @@ class MountPoint(Struct, rename="pascal", kw_only=True):
     anonymous: bool = False
     copy_up: bool = False
     subpath: str = ""
+    # Of the volume, if it is made for this mount.
+    labels: dict[str, str] = {}
 
 
 class IPAMConfig(Struct, frozen=True):

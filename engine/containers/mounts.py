@@ -135,6 +135,7 @@ def _from_request(request: MountRequest) -> MountPoint:
             anonymous=not request.source,
             copy_up=not volume.no_copy and not volume.subpath,
             subpath=_subpath(volume.subpath),
+            labels=dict(volume.labels),
         )
     if request.type == "tmpfs":
         if request.source:

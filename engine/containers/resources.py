@@ -83,7 +83,7 @@ def resources(limits: Limits) -> LinuxResources:
             realtime_period=limits.cpu_realtime_period or None,
             realtime_runtime=limits.cpu_realtime_runtime or None,
         ),
-        pids=LinuxPids(limit=pids if pids > 0 else -1) if pids else None,
+        pids=None if pids is None else LinuxPids(limit=pids if pids > 0 else -1),
         block_io=_block_io(limits),
     )
 

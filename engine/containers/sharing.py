@@ -18,15 +18,15 @@ def container_of(mode: str) -> str | None:
 def check(host_config: HostConfig) -> None:
     """Raises InvalidInput for a mode that does not exist."""
     own = {
-        "pid": (host_config.pid_mode, ("", "private", "host")),
+        "PID": (host_config.pid_mode, ("", "private", "host")),
         "IPC": (host_config.ipc_mode, ("", "none", "private", "shareable", "host")),
         "UTS": (host_config.uts_mode, ("", "private", "host")),
         "cgroup namespace": (host_config.cgroupns_mode, ("", "private", "host")),
         "userns": (host_config.userns_mode, ("", "private", "host")),
     }
     for what, (mode, allowed) in own.items():
-        if mode not in allowed and not (what in ("pid", "IPC") and container_of(mode)):
-            raise InvalidInput(f"invalid {what} mode: {mode!r}")
+        if mode not in allowed and not (what in ("PID", "IPC") and container_of(mode)):
+            raise InvalidInput(f"invalid {what} mode: {mode}")
 
 
 def wants_user_namespace(host_config: HostConfig) -> bool:

@@ -14,6 +14,7 @@ from engine.containers.users import ResolvedUser
 from engine.errors import InvalidInput
 from engine.runtime.spec import (
     Capabilities,
+    ConsoleSize,
     Linux,
     LinuxDevice,
     LinuxNamespace,
@@ -111,6 +112,7 @@ def build(
             hostname=around.hostname,
             rlimits=host_config.ulimits,
             oom_score_adj=host_config.oom_score_adj,
+            size=host_config.console_size,
         ),
         root=Root(path=str(around.root or "rootfs"), readonly=host_config.readonly_rootfs),
         hostname=around.hostname if around.sharing.uts != "host" else "",
@@ -130,14 +132,16 @@ def process(
     hostname: str,
     rlimits: Sequence[Ulimit] = (),
     oom_score_adj: int = 0,
+    size: tuple[int, int] | None = None,
 ) -> Process:
-    """One process of the container: its first, or an execution."""
+    """One process of the container: its first, or an execution. `size`: (rows, columns) of its terminal."""
     held = decided.capabilities
     # A process that is not root starts without effective capabilities; the bounding set is what set-uid
     # programs may still reach, as in Docker.
     effective = held if user.uid == 0 else []
     return Process(
         terminal=config.tty,
+        console_size=console_size(size) if config.tty else None,
         user=User(uid=user.uid, gid=user.gid, additional_gids=list(user.groups)),
         args=list(argv),
         env=environment.complete(config.env, hostname=hostname, home=user.home, tty=config.tty),
@@ -147,6 +151,15 @@ def process(
         no_new_privileges=decided.no_new_privileges,
         oom_score_adj=oom_score_adj,
     )
+
+
+def console_size(asked: tuple[int, int] | None) -> ConsoleSize | None:
+    """Of (rows, columns); None where nobody said. Raises InvalidInput for sizes that no terminal has."""
+    if asked is None or asked == (0, 0):
+        return None
+    if not all(0 <= side < 1 << 16 for side in asked):
+        raise InvalidInput(f"invalid terminal size {asked[0]}x{asked[1]}")
+    return ConsoleSize(*asked)
 
 
 def _rlimit(limit: Ulimit) -> Rlimit:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -112,6 +113,9 @@ async def _create(room: Room, container: Container, spec: Spec, lower: Sequence[
     overlay = Overlay(
         lower=tuple(lower), upper=paths.upper, work=paths.work, volatile=container.host_config.auto_remove
     )
+    if overlay.volatile:
+        # Overlayfs does not mount again what it could not be sure of after a crash; after one this one is removed.
+        shutil.rmtree(paths.work / "work" / "incompat", ignore_errors=True)
     return await room.launcher.create(
         container.id, spec, rootfs=overlay, log=log, open_stdin=container.config.open_stdin
     )

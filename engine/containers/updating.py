@@ -38,13 +38,18 @@ async def update(room: Room, container: Container, limits: Limits, policy: Resta
         value = getattr(limits, field.name)
         if value not in (None, 0, "", []):
             setattr(changed, field.name, value)
+    if limits.pids_limit is not None:
+        # All of 0 and below mean "no limit", and the kernel must be told so.
+        changed.pids_limit = max(0, limits.pids_limit)
     if limits.memory and not limits.memory_swap and 0 < changed.memory_swap < changed.memory:
         raise InvalidInput(
             "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"
         )
     resources.validate(changed)
     if policy is not None and policy.name:
-        validation.restart_policy(policy, auto_remove=host_config.auto_remove)
+        if host_config.auto_remove and policy.name != "no":
+            raise InvalidInput("Restart policy cannot be updated because AutoRemove is enabled for the container")
+        validation.restart_policy(policy)
         changed.restart_policy = policy
     async with room.registry.live(container).lock:
         if container.state.alive:

@@ -62,14 +62,13 @@ async def _volume(room: Room, container: Container, point: MountPoint, lower: Se
 
 
 def _check_subpath(volume: Path, point: MountPoint) -> None:
-    """The subpath must lie in the volume, whatever links its users have put there.
+    """The subpath must lie in the volume, wherever the links lead that its users have put there.
 
-    It is mounted by its name later; a link put there in between is resolved by the mount, so links are
-    refused altogether.
+    Looked up again when it is mounted, beneath the volume as well.
     """
     root = inroot.root(volume)
     try:
-        os.close(inroot.openat2(root, point.subpath, os.O_PATH, resolve=inroot.BENEATH | inroot.NO_SYMLINKS))
+        os.close(inroot.openat2(root, point.subpath, os.O_PATH, resolve=inroot.BENEATH))
     except OSError as error:
         raise InvalidInput(f"can't mount subpath {point.subpath!r} of volume {point.name}: {error.strerror}") from None
     finally:

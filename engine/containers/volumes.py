@@ -20,6 +20,7 @@ from engine.errors import Conflict, InvalidInput, NotFound
 
 _log = logging.getLogger(__name__)
 Filters = Mapping[str, Sequence[str]]
+_ANONYMOUS = "com.docker.volume.anonymous"
 
 
 class Volume(Struct, rename="pascal", kw_only=True):
@@ -96,7 +97,7 @@ class Volumes:
                 name=name,
                 mountpoint=str(folder / "_data"),
                 created=times.rfc3339(times.now()),
-                labels=dict(labels or {}),
+                labels={**(labels or {}), **({_ANONYMOUS: ""} if anonymous else {})},
                 anonymous=anonymous,
             )
             self._save(volume)

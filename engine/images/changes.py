@@ -11,11 +11,13 @@ import msgspec
 
 from engine.errors import InvalidInput
 from engine.images.config import ContainerConfig, Healthcheck
+from engine.images.variables import expanded
 
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z")
 _UNITS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "m": 60_000_000_000, "h": 3_600_000_000_000}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h)")
 _SHELL = ("/bin/sh", "-c")
+_EXPANDED = frozenset({"ENV", "EXPOSE", "LABEL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"})
 
 
 def apply_changes(config: ContainerConfig, changes: Sequence[str]) -> ContainerConfig:
@@ -27,7 +29,12 @@ def apply_changes(config: ContainerConfig, changes: Sequence[str]) -> ContainerC
             raise InvalidInput(f"{word} is not a valid change command")
         if not rest.strip():
             raise InvalidInput(f"{word.upper()} requires at least one argument")
-        config = apply(config, rest.strip())
+        rest = rest.strip()
+        if word.upper() in _EXPANDED:
+            env = dict(item.partition("=")[::2] for item in config.env)
+            pairs = word.upper() in ("ENV", "LABEL") and "=" in rest.split()[0]
+            rest = expanded(rest, env, quoting=pairs)
+        config = apply(config, rest)
     return config
 
 

@@ -55,6 +55,15 @@ _NORMAL = {
     ("i386", None): ("386", None),
 }
 
+_KNOWN_ALONE = frozenset(
+    (
+        *_ARCHITECTURES,
+        *(name for name, _ in _NORMAL),
+        *("386", "arm", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "riscv", "sparc64", "wasm"),
+    )
+)
+"""What may stand without an operating system before it."""
+
 
 class Platform(
     msgspec.Struct,
@@ -80,6 +89,8 @@ class Platform(
             host = cls.host()
             if parts[0] in ("linux", "windows", "darwin", "freebsd"):
                 return cls(host.architecture, parts[0], host.variant)
+            if parts[0] not in _KNOWN_ALONE:
+                raise InvalidInput(f"invalid platform {text!r}: unknown operating system or architecture")
             parts = ["linux", parts[0]]
         return cls(parts[1], parts[0], parts[2] if len(parts) == 3 else None).normal()
 

@@ -33,7 +33,7 @@ class _DockerEntry(msgspec.Struct, rename="pascal"):
     """One line of a Docker archive's manifest.json."""
 
     config: str
-    layers: list[str] = []
+    layers: list[str] | None = None
     repo_tags: list[str] | None = None
 
 
@@ -101,10 +101,10 @@ class _Archive:
         for entry in entries:
             config_digest = self._digest(entry.config)
             config = ImageConfig.decode(self._store.blobs.read(config_digest, MAX_CONFIG_BYTES))
-            if len(entry.layers) != len(config.rootfs.diff_ids):
+            if len(entry.layers or ()) != len(config.rootfs.diff_ids):
                 raise InvalidInput(f"archive's {entry.config} does not fit its layers")
             parent: str | None = None
-            for name, diff_id in zip(entry.layers, config.rootfs.diff_ids, strict=True):
+            for name, diff_id in zip(entry.layers or (), config.rootfs.diff_ids, strict=True):
                 parent = self._layer(self._digest(name), diff_id, parent)
             image = self._store.create_loaded(config_digest)
             tags = [Reference.parse(tag) for tag in entry.repo_tags or ()]

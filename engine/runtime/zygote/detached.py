@@ -11,7 +11,7 @@ import contextlib
 import os
 
 from engine.kernel import libc
-from engine.kernel.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
+from engine.kernel.paths import RESOLVE_BENEATH, openat2
 from engine.runtime.zygote.birth import outside
 from engine.runtime.zygote.layers import Layers
 from engine.runtime.zygote.ownmounts import HostMounts
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 BENEATH = "x-beneath="
-"""An option of a bind: its source is to be found below that folder, through no links. Not of the standard."""
+"""An option of a bind: its source is to be found below that folder, whatever links lead to it. Not of the standard."""
 NAMESPACE = "x-namespace="
 """An option of a bind: its source is what the mount namespace at that path has there. Not of the standard."""
 LAYER = "lowerdir+="
@@ -119,7 +119,7 @@ def _tree(source: str, options: list[str], deep: int) -> int:
     # Containers write below that folder: what they put in the way meanwhile leads nowhere (CVE-2017-1002101).
     root = os.open(above, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        inside = openat2(root, os.path.relpath(source, above), os.O_PATH, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+        inside = openat2(root, os.path.relpath(source, above), os.O_PATH, resolve=RESOLVE_BENEATH)
         try:
             return libc.open_tree(inside, "", flags | libc.AT_EMPTY_PATH)
         finally:

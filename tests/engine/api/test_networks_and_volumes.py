@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import docker
 import pytest
 
@@ -132,6 +134,22 @@ def test_volumes(client: docker.DockerClient) -> None:
     assert client.volumes.prune({"all": "true"})["VolumesDeleted"] == ["store"]
     with pytest.raises(docker.errors.NotFound, match="no such volume"):
         client.volumes.get("store")
+
+
+def test_nameless_volumes_are_pruned(client: docker.DockerClient, wire: Wire) -> None:
+    nameless, labelled = client.volumes.create(), client.volumes.create("named").name
+    assert "com.docker.volume.anonymous" in nameless.attrs["Labels"]
+    assert client.volumes.prune()["VolumesDeleted"] == [nameless.name]
+    assert json.loads(wire.ask("POST", "/v1.41/volumes/prune").body)["VolumesDeleted"] == [labelled]
+
+
+def test_a_mounts_labels_are_its_volumes(client: docker.DockerClient) -> None:
+    mount = docker.types.Mount("/data", "made", labels={"a": "b"})
+    made = client.containers.create(BUSYBOX, "true", mounts=[mount])
+    assert client.volumes.get("made").attrs["Labels"] == {"a": "b"}
+    asked = {"Type": "volume", "Source": "made", "Target": "/data", "VolumeOptions": {"Labels": {"a": "b"}}}
+    assert made.attrs["HostConfig"]["Mounts"] == [asked]
+    made.remove()
 
 
 def test_nameless_volumes_go_with_their_container(client: docker.DockerClient) -> None:

@@ -283,6 +283,24 @@ async def test_volumes_from_another_container(rooms: Rooms) -> None:
     rooms.containers.volumes.remove("shared")
 
 
+async def test_a_subpath_stays_in_its_volume(rooms: Rooms, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("of the host")
+    script = f"mkdir /v/real; echo in > /v/real/x; ln -s real /v/good; ln -s {tmp_path} /v/bad"
+    await rooms.run("sh", "-c", script, host=host(Binds=["sub:/v"]))
+
+    def mounted(subpath: str) -> HostConfig:
+        return host(Mounts=[{"Source": "sub", "Target": "/m", "VolumeOptions": {"Subpath": subpath}}])
+
+    assert (await rooms.run("cat", "/m/x", host=mounted("good")))[1] == "in\n"
+    for subpath in ("bad", "nowhere"):
+        made = await rooms.create("true", host=mounted(subpath))
+        with pytest.raises(InvalidInput, match="can't mount subpath"):
+            await rooms.containers.start(made)
+        # Nor is it looked into for docker cp.
+        with pytest.raises(NotFound):
+            await rooms.containers.archive_get(made, "/m/secret")
+
+
 async def test_joining_another_containers_namespaces(rooms: Rooms) -> None:
     donor = host(IpcMode="shareable")
     first = await rooms.start("sh", "-c", "echo theirs > /dev/shm/x; sleep 1234", hostname="first", host=donor)

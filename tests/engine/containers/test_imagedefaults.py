@@ -37,7 +37,9 @@ def test_the_image_speaks_where_the_user_is_silent() -> None:
 
 
 def test_the_user_wins() -> None:
-    made = applied(user="0", env=["B=mine", "C=mine", "A"], labels={"a": "mine"}, working_dir="/rel", stop_signal="9")
+    made = applied(
+        user="0", env=["B=mine", "C=mine", "A"], labels={"a": "mine"}, working_dir="/rel//./", stop_signal="9"
+    )
     assert (made.user, made.working_dir, made.stop_signal) == ("0", "/rel", "9")
     assert made.env == ["B=mine", "C=mine", "A"], "a name without a value takes the image's away"
     assert made.labels == {"a": "mine", "b": "image"}

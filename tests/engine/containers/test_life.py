@@ -198,6 +198,14 @@ async def test_a_container_may_remove_itself(rooms: Rooms) -> None:
         rooms.containers.volumes.get(volume)
 
 
+async def test_a_restart_removes_nothing(rooms: Rooms) -> None:
+    made = await rooms.start("sleep", "1000", host=host(auto_remove=True))
+    await rooms.containers.restart(made, timeout=0)
+    assert rooms.get(made).state.running
+    await rooms.containers.kill(made)
+    await eventually(lambda: all(one.id != made for one in rooms.containers.list(all=True)), "the removal")
+
+
 async def test_restart_on_failure_up_to_a_count(rooms: Rooms) -> None:
     policy = RestartPolicy("on-failure", 2)
     made = await rooms.start("sh", "-c", "echo x; exit 3", host=host(restart_policy=policy))

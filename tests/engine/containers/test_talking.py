@@ -85,8 +85,8 @@ async def test_execs_end_with_their_container(rooms: Rooms) -> None:
 async def test_an_exec_on_a_terminal(rooms: Rooms) -> None:
     made = await rooms.start("sleep", "100")
     script = "stty size; read x; stty size; echo got $x"
-    execution = await rooms.containers.exec_create(made, ["sh", "-c", script], tty=True, stdin=True)
-    session = await rooms.containers.exec_start(execution, size=(33, 77))
+    execution = await rooms.containers.exec_create(made, ["sh", "-c", script], tty=True, stdin=True, size=(33, 77))
+    session = await rooms.containers.exec_start(execution)
     assert session is not None
     assert session.tty
     heard = b""
@@ -165,6 +165,12 @@ async def test_a_terminal_and_its_size(rooms: Rooms) -> None:
     await rooms.containers.wait(made)
     with pytest.raises(Conflict, match="not running"):
         await rooms.containers.resize(made, 1, 1)
+
+
+async def test_a_terminal_begins_with_the_size_that_was_asked_for(rooms: Rooms) -> None:
+    made = await rooms.start("stty", "size", tty=True, host=HostConfig(console_size=(12, 34)))
+    await rooms.containers.wait(made)
+    assert (await rooms.said(made))[0] == b"12 34\r\n"
 
 
 async def test_a_slow_reader_slows_the_container_and_loses_nothing(rooms: Rooms) -> None:

@@ -109,8 +109,10 @@ HOSTS: list[tuple[dict[str, Any], str]] = [
     ({"ExtraHosts": ["a b:1.2.3.4"]}, "invalid name"),
     ({"OomScoreAdj": 1001}, "oom score"),
     ({"ShmSize": -1}, "SHM size"),
-    ({"PidMode": "container:"}, "invalid pid mode"),
-    ({"PidMode": "private,host"}, "invalid pid mode"),
+    ({"Annotations": {"": "x"}}, "annotation key"),
+    ({"LogConfig": {"Type": "local", "Config": {"nope": "1"}}}, "unknown log opt 'nope' for local"),
+    ({"PidMode": "container:"}, "invalid PID mode"),
+    ({"PidMode": "private,host"}, "invalid PID mode: private,host$"),
     ({"IpcMode": "container"}, "invalid IPC mode"),
     ({"UTSMode": "container:x"}, "invalid UTS mode"),
     ({"UsernsMode": "container:x"}, "invalid userns mode"),
@@ -142,6 +144,10 @@ def test_log_limits(settings: dict[str, str], expected: tuple[int | None, int]) 
     assert validation.log_limits(HostConfig(log_config=LogSettings("json-file", settings))) == expected
 
 
+def test_the_local_log_driver_keeps_little() -> None:
+    assert validation.log_limits(HostConfig(log_config=LogSettings("local", {"max-file": "2"}))) == (20 << 20, 2)
+
+
 def test_swap_is_as_much_as_memory_unless_said() -> None:
     assert resources.memory_and_swap(Limits()) is None
     assert resources.memory_and_swap(Limits(memory=5)) == 10
@@ -149,7 +155,7 @@ def test_swap_is_as_much_as_memory_unless_said() -> None:
     assert resources.memory_and_swap(Limits(memory=5, memory_swap=7)) == 7
 
 
-@pytest.mark.parametrize(("limit", "expected"), [(None, None), (0, None), (-1, -1), (-7, -1), (9, 9)])
+@pytest.mark.parametrize(("limit", "expected"), [(None, None), (0, -1), (-1, -1), (-7, -1), (9, 9)])
 def test_the_limit_of_processes(limit: int | None, expected: int | None) -> None:
     pids = resources.resources(Limits(pids_limit=limit)).pids
     assert (pids.limit if pids else None) == expected

@@ -117,3 +117,9 @@ def test_platforms_are_normalised(text: str, shown: str) -> None:
 
 def _json(descriptor: Descriptor) -> dict[str, Any]:
     return {"mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size}
+
+
+@pytest.mark.parametrize("text", ["nintendo64", " ", "/", "linux/", "a/b/c/d"])
+def test_what_is_no_platform(text: str) -> None:
+    with pytest.raises(InvalidInput, match="invalid platform"):
+        Platform.parse(text)

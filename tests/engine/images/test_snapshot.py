@@ -55,6 +55,14 @@ def test_a_finished_containers_folder_is_given_away(store: ImageStore, make_imag
     assert len(list(store.blobs)) == 2, "two configs"
 
 
+def test_changes_know_the_environment_so_far(store: ImageStore, make_image: Make, upper: Path) -> None:
+    lines = [r'ENV A="say \"x\" $" B=1', "ENV C=$A/${B} D='$B' E=\\$B", "ENV F $A", "WORKDIR /$B", "CMD echo $B"]
+    made = commit(store, upper=upper, parent=make_image({"base": "1"}), config=ContainerConfig(), changes=lines)
+    said = 'say "x" $'
+    assert made.config.config.env == (f"A={said}", "B=1", f"C={said}/1", "D=$B", "E=$B", f"F={said}")
+    assert (made.config.config.working_dir, made.config.config.cmd) == ("/1", ("/bin/sh", "-c", "echo $B"))
+
+
 def test_the_containers_own_config(store: ImageStore, make_image: Make, upper: Path) -> None:
     config = ContainerConfig(user="app", cmd=("run",))
     image = commit(store, upper=upper, parent=make_image({"base": "1"}), config=config, changes=["USER other"])
