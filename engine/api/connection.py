@@ -19,7 +19,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 _READ_LIMIT = 256 * 1024
-_HEAD_TRIES, _HEAD_PAUSE = 100, 0.0005
+_HEAD_TRIES, _HEAD_PAUSE, _HEAD_TCP_PAUSE = 100, 0.0005, 0.04
 
 
 def _unread(fd: int) -> bool:
@@ -159,11 +159,15 @@ class Duplex:
         """Wait a moment for the client to read the head of the answer.
 
         docker-py's buffered reader would take what follows along with it and lose it: it goes on with the bare
-        socket. Only a unix socket tells what its other end has not read yet.
+        socket. Only a unix socket tells what its other end has not read yet; of others we can but hope that the
+        client is as quick as with dockerd, whose processes have never begun by then.
         """
         transport = self._connection.transport
         one = transport.get_extra_info("socket") if transport is not None else None
-        if one is None or one.family != socket.AF_UNIX:
+        if one is None:
+            return
+        if one.family != socket.AF_UNIX:
+            await asyncio.sleep(_HEAD_TCP_PAUSE)
             return
         for _ in range(_HEAD_TRIES):
             if self._connection.transport is None or not _unread(one.fileno()):
