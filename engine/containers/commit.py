@@ -35,7 +35,7 @@ async def commit(
     pause: bool,
     config: ContainerConfig | None,
 ) -> Image:
-    """A running container is paused meanwhile, unless `pause` is False."""
+    """A running container is paused meanwhile, unless `pause` is False. Of one that has ended nothing is copied."""
     name = Reference.parse(reference) if reference else None
     live = room.registry.live(container)
     async with live.lock:
@@ -55,6 +55,7 @@ async def commit(
                 comment=comment,
                 created_by=" ".join(container.config.cmd or []),
                 id_shift=container.id_shift,
+                lend=not container.state.alive,
                 ref=name,
             )
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from engine.containers import stopping
@@ -37,6 +38,7 @@ async def remove(room: Room, container: Container, *, force: bool, volumes: bool
         await room.networks.detach(container.id)
     except EngineError:
         _log.exception("container %s: something of it could not be released", container.short_id)
+    await _give_files(room, container)
     room.registry.discard(container)
     await room.upkeep.removed()
     room.ranges.give_back(container.id_shift)
@@ -46,6 +48,17 @@ async def remove(room: Room, container: Container, *, force: bool, volumes: bool
         _remove_volumes(room, container)
     room.tell(container, "destroy")
     _tell_waiters(container, live)
+
+
+async def _give_files(room: Room, container: Container) -> None:
+    """To the images that were made of them."""
+    upper = room.registry.paths(container).upper
+    if not room.images.loans.has(upper):
+        return
+    try:
+        await asyncio.to_thread(room.images.loans.take, upper)
+    except (EngineError, OSError):
+        _log.exception("container %s: an image of it has lost its layer", container.short_id)
 
 
 def _tell_waiters(container: Container, live: Live) -> None:

@@ -27,6 +27,7 @@ async def files(room: Room, container: Container) -> AsyncIterator[int]:
         fd = _running(container)
     else:
         paths = room.registry.paths(container)
+        await asyncio.to_thread(room.images.loans.recall, paths.upper)
         lower = await asyncio.to_thread(room.images.lowerdirs, container.image)
         overlay = Overlay(tuple(lower), paths.upper, paths.work)
         fd = await room.launcher.mount(overlay, idranges.mappings(container.id_shift))

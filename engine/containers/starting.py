@@ -60,6 +60,8 @@ async def _start(room: Room, container: Container, live: Live) -> int:
     host_config = container.host_config
     shared = sharing.resolve(container, room.registry)
     paths = room.registry.paths(container)
+    if room.images.loans.has(paths.upper):
+        await asyncio.to_thread(room.images.loans.recall, paths.upper)
     lower = await asyncio.to_thread(room.images.lowerdirs, container.image)
     layers = Layered([paths.upper, *lower])
     host_network = shared.network == "host"

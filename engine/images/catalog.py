@@ -14,7 +14,7 @@ import msgspec
 from engine.errors import SystemFailure
 from engine.images.descriptor import Descriptor
 
-VERSION = 2
+VERSION = 3
 _SCHEMA = """
 CREATE TABLE images (
     id TEXT PRIMARY KEY,           -- digest of the config
@@ -52,6 +52,11 @@ CREATE TABLE tars (                -- the blobs that unpack to a diff ID
     size INTEGER NOT NULL,
     PRIMARY KEY (diff_id, digest)
 ) WITHOUT ROWID;
+CREATE TABLE loans (               -- layers whose files are still a finished container's
+    chain TEXT PRIMARY KEY,
+    folder TEXT NOT NULL,
+    shift INTEGER NOT NULL         -- what the owners' ids there have too much
+) WITHOUT ROWID;
 CREATE TABLE leases (
     lease TEXT NOT NULL,
     target TEXT NOT NULL,          -- blob, chain or image
@@ -60,7 +65,8 @@ CREATE TABLE leases (
 ) WITHOUT ROWID;
 """
 
-_UPGRADES = {1: ("ALTER TABLE layers ADD COLUMN crc INTEGER",)}
+_LOANS = "CREATE TABLE loans (chain TEXT PRIMARY KEY, folder TEXT NOT NULL, shift INTEGER NOT NULL) WITHOUT ROWID"
+_UPGRADES = {1: ("ALTER TABLE layers ADD COLUMN crc INTEGER",), 2: (_LOANS,)}
 """What makes the next format of each older one."""
 
 
@@ -73,6 +79,14 @@ class LayerRow(msgspec.Struct, frozen=True):
     size: int
     clamp: int | None
     crc: int | None = None
+
+
+class Loan(msgspec.Struct, frozen=True):
+    """A layer's files, in a folder that is not the store's."""
+
+    chain: str
+    folder: str
+    shift: int
 
 
 class ImageRow(msgspec.Struct, frozen=True):
@@ -263,7 +277,9 @@ class Catalog:
             self._do("UPDATE layers SET added = ? WHERE chain = ?", time.time(), chain)
 
     def delete_layer(self, chain: str) -> None:
-        self._do("DELETE FROM layers WHERE chain = ?", chain)
+        with self.transaction():
+            self._do("DELETE FROM layers WHERE chain = ?", chain)
+            self.end_loan(chain)
 
     def add_tar(self, diff_id: str, blob: Descriptor) -> None:
         query = "INSERT OR REPLACE INTO tars VALUES (?, ?, ?, ?)"
@@ -279,6 +295,23 @@ class Catalog:
 
     def forget_tar(self, digest: str) -> None:
         self._do("DELETE FROM tars WHERE digest = ?", digest)
+
+    # -- loans
+
+    def add_loan(self, loan: Loan) -> None:
+        self._do("INSERT OR REPLACE INTO loans VALUES (?, ?, ?)", loan.chain, loan.folder, loan.shift)
+
+    def loan(self, chain: str) -> Loan | None:
+        rows = self._all("SELECT chain, folder, shift FROM loans WHERE chain = ?", chain)
+        return Loan(*rows[0]) if rows else None  # type: ignore[arg-type] # sqlite keeps the types
+
+    def loans(self, folder: str | None = None) -> list[Loan]:
+        """All of them, or those of one folder."""
+        rows = self._all("SELECT chain, folder, shift FROM loans WHERE ?1 IS NULL OR folder = ?1", folder)
+        return [Loan(*row) for row in rows]  # type: ignore[arg-type]
+
+    def end_loan(self, chain: str) -> None:
+        self._do("DELETE FROM loans WHERE chain = ?", chain)
 
     # -- leases
 

@@ -217,6 +217,22 @@ class LayerStore:
                     _discard(folder)
         return Layer(chain, diff_id, row.size, blob or self.known_blob(diff_id))
 
+    def measure(self, parent: str | None, folder: Path, *, id_shift: int = 0, clamp: int | None = None) -> LayerRow:
+        """What layer on top of `parent` an overlay's upper folder would be. Writes nothing."""
+        tar, _ = self._pack(folder, DiffOptions(id_shift=id_shift, clamp=clamp), None)
+        return LayerRow(digests.chain_id(parent, tar.diff_id), parent, tar.diff_id, tar.size, clamp, tar.crc)
+
+    def give(self, chain: str, folder: Path, id_shift: int) -> None:
+        """The folder, whose tar is the layer's, becomes the layer's own: it is gone afterwards, if it was needed."""
+        with self._alone(chain):
+            row = self._catalog.layer(chain)
+            if row is not None and not self.has(chain):
+                self._donate(folder, row, id_shift)
+
+    def can_be_had(self, chain: str, diff_id: str) -> bool:
+        """Whether the layer's files or bytes are somewhere here."""
+        return self.has(chain) or self.known_blob(diff_id) is not None or self._catalog.loan(chain) is not None
+
     def _donate(self, folder: Path, row: LayerRow, id_shift: int) -> None:
         make_real(folder, id_shift)
         try:
@@ -242,12 +258,16 @@ class LayerStore:
         known = self.known_blob(row.diff_id) if row is not None else None
         if known is not None:
             return known
-        if row is None or not self.has(chain):
-            raise NotFound(f"No such layer: {chain}")
         with self._alone(chain):
-            if known := self.known_blob(row.diff_id):
+            if row is not None and (known := self.known_blob(row.diff_id)):
                 return known
-            _, blob = self._pack(self.folder(chain), DiffOptions(clamp=row.clamp), media_type, row, follow)
+            loan = self._catalog.loan(chain)
+            if row is None or (loan is None and not self.has(chain)):
+                raise NotFound(f"No such layer: {chain}")
+            folder, options = self.folder(chain), DiffOptions(clamp=row.clamp)
+            if loan is not None and not self.has(chain):
+                folder, options = Path(loan.folder), DiffOptions(clamp=row.clamp, id_shift=loan.shift)
+            _, blob = self._pack(folder, options, media_type, row, follow)
         assert blob is not None
         return blob
 

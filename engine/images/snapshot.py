@@ -27,22 +27,26 @@ def commit(
     created_by: str = "",
     id_shift: int = 0,
     donate: bool = False,
+    lend: bool = False,
     ref: Reference | None = None,
     epoch: int | None = None,
 ) -> Image:
     """Makes an image of `parent` with `upper`, a container's upper folder, on top.
 
     `config` is the container's own (the parent's when None), `changes` are applied to it. A finished
-    container's folder can be given away with `donate`: it is moved, not copied, and gone from its place. A
-    running container must be paused by the caller. With `epoch` (unix seconds, SOURCE_DATE_EPOCH) neither
+    container's folder can be given away with `donate`: it is moved, not copied, and gone from its place; or left where
+    it is with `lend`, for the store's `loans` to be told of its end. A running container must be paused by the
+    caller. With `epoch` (unix seconds, SOURCE_DATE_EPOCH) neither
     image nor files are younger than that: the same content gives the same image ID.
     """
     changed = apply_changes(parent.config.config if config is None else config, changes)
     chains = parent.config.chain_ids
     with store.lease(parent.id, *chains) as lease:
-        layer = store.add_layer_from_dir(
-            chains[-1] if chains else None, upper, id_shift=id_shift, donate=donate, clamp=epoch
-        )
+        below = chains[-1] if chains else None
+        if lend:
+            layer = store.lend_layer(below, upper, id_shift=id_shift, clamp=epoch)
+        else:
+            layer = store.add_layer_from_dir(below, upper, id_shift=id_shift, donate=donate, clamp=epoch)
         lease.add(layer.chain_id)
         created = rfc3339(epoch)
         step = History(created=created, created_by=created_by, author=author, comment=comment)

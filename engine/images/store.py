@@ -33,6 +33,7 @@ from engine.images.image import Deleted, Image, ImageUser, Layer
 from engine.images.layers import LayerStore
 from engine.images.layout import Layout
 from engine.images.leases import Lease
+from engine.images.loans import Loans
 from engine.images.manifest import Index, Manifest
 from engine.images.reference import Reference
 from engine.images.removal import Remover
@@ -53,6 +54,7 @@ class ImageStore:
         self.users: Callable[[str], Sequence[ImageUser]] = lambda image_id: ()
         """Tells which containers use an image: whoever keeps containers sets it."""
         self._config = lru_cache(maxsize=512)(self._read_config)
+        self.loans = Loans(self.layers, self.catalog)
         self._layout = Layout(root, self.catalog, self.blobs)
         self._remover = Remover(self)
         self._collector = Collector(self)
@@ -224,6 +226,8 @@ class ImageStore:
         for chain, diff_id in zip(chains, config.rootfs.diff_ids, strict=True):
             if not self.layers.has(chain) or self.catalog.layer(chain) is None:
                 blob = self.layers.known_blob(diff_id)
+                if blob is None and self.catalog.loan(chain) is not None:
+                    blob = self.layers.pack(chain)
                 if blob is None:
                     raise NotFound(f"layer {diff_id} is missing: pull the image again")
                 self.layers.import_blob(blob.digest, diff_id, parent)
@@ -239,10 +243,9 @@ class ImageStore:
         row = self.catalog.layer(chain_id)
         if row is None:
             return None
-        blob = self.layers.known_blob(row.diff_id)
-        if blob is None and not self.layers.has(chain_id):
+        if not self.layers.can_be_had(chain_id, row.diff_id):
             return None
-        return Layer(chain_id, row.diff_id, row.size, blob)
+        return Layer(chain_id, row.diff_id, row.size, self.layers.known_blob(row.diff_id))
 
     def layer_folder(self, chain_id: str) -> Path:
         """Where a layer's files are. Raises NotFound while it is not unpacked."""
@@ -270,6 +273,15 @@ class ImageStore:
         return self.layers.add_folder(
             parent_chain, directory, id_shift=id_shift, donate=donate, compress=compress, clamp=clamp
         )
+
+    def lend_layer(
+        self, parent_chain: str | None, directory: Path, *, id_shift: int = 0, clamp: int | None = None
+    ) -> Layer:
+        """A finished container's upper folder is a layer and stays where it is; see `loans`."""
+        row = self.layers.measure(parent_chain, directory, id_shift=id_shift, clamp=clamp)
+        if not self.layers.has(row.chain):
+            self.loans.lend(row, directory, id_shift)
+        return Layer(row.chain, row.diff_id, row.size, self.layers.known_blob(row.diff_id))
 
     def add_layer_from_tar(self, parent_chain: str | None, stream: BinaryIO) -> Layer:
         """A tar, compressed in whichever way, becomes a layer and a gzip blob. Raises InvalidInput."""
@@ -301,7 +313,7 @@ class ImageStore:
             self.blobs.put(data)
             with self.catalog.transaction():
                 for chain, diff_id in zip(config.chain_ids, config.rootfs.diff_ids, strict=True):
-                    if not self.layers.has(chain) and self.layers.known_blob(diff_id) is None:
+                    if not self.layers.can_be_had(chain, diff_id):
                         raise NotFound(f"No such layer: {diff_id}")
                 self.catalog.add_image(image_id, None, parent, 0, comment)
                 if ref is not None:

@@ -92,6 +92,14 @@ class Case:
     def commit(self, store: ImageStore) -> None:
         self._commit(store, self.folder / "template", donate=False)
 
+    def lend(self, store: ImageStore) -> None:
+        """A finished container is committed, and then removed."""
+        upper = self.folder / "upper"
+        image = commit(store, upper=upper, parent=store.get("base"), lend=True, epoch=EPOCH)
+        store.tag(image.id, Reference.parse("made"))
+        store.loans.take(upper)
+        store.manifest_of(image)
+
     def _commit(self, store: ImageStore, upper: Path, *, donate: bool) -> None:
         image = commit(store, upper=upper, parent=store.get("base"), donate=donate, epoch=EPOCH)
         store.tag(image.id, Reference.parse("made"))

@@ -24,7 +24,7 @@ def memory() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("operation", ["load", "build", "commit", "collect"])
+@pytest.mark.parametrize("operation", ["load", "build", "commit", "lend", "collect"])
 def test_killed_at_any_moment(memory: Path, operation: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.engine.images.crashes", operation, str(memory)],

@@ -175,6 +175,7 @@ def test_a_catalogue_of_old_is_brought_up_to_date(tmp_path: Path) -> None:
     db = sqlite3.connect(tmp_path / "images.db")
     db.execute("INSERT INTO layers VALUES ('chain', NULL, 'diff', 7, NULL, 0, NULL)")
     db.execute("ALTER TABLE layers DROP COLUMN crc")
+    db.execute("DROP TABLE loans")
     db.execute("PRAGMA user_version = 1")
     db.commit()
     db.close()
