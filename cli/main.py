@@ -28,6 +28,7 @@ _COMMANDS = {
     "releases": "cli.services:releases",
     "deploy": "cli.services:deploy",
     "rollback": "cli.services:rollback",
+    "move": "cli.move:move",
     "workers": "cli.workers:workers",
     "doctor": "cli.doctor:doctor",
     "engine": "cli.parts:engine",

@@ -234,7 +234,8 @@ async def _remove_ended(containers: Containers) -> None:
     """`--rm`, where the engine's own end came between the container's end and its removal."""
     for container in containers.list(all=True):
         if container.host_config.auto_remove and not container.state.running:
-            with contextlib.suppress(NotFound):
+            # One that is being moved is not ours to remove.
+            with contextlib.suppress(NotFound, Conflict):
                 await containers.remove(container.id)
 
 

@@ -22,6 +22,7 @@ from engine.api import (
     images,
     info,
     metrics,
+    moves,
     negotiate,
     networks,
     system,
@@ -37,7 +38,7 @@ from engine.api.router import Route, Routes
 _log = logging.getLogger(__name__)
 _MODULES = (
     *(system, info, events, metrics),
-    *(containers, execs, archive),
+    *(containers, execs, archive, moves),
     *(images, transfers, build),
     *(networks, volumes),
 )
@@ -61,6 +62,7 @@ class Api:
             websocket,
             execs,
             archive,
+            moves,
             images,
             transfers,
             build,

@@ -74,14 +74,14 @@ def _create(
         links.check(host_config.links, room.registry)
     points = mounts.plan(config, host_config, lambda ref: room.registry.get(ref).mounts)
     _check_sources(points)
-    endpoints = _endpoints(room, host_config, networking)
+    asked = endpoints(room, host_config, networking)
     argv = imagedefaults.argv(config)
     name = room.registry.free_name(name, container_id)
     shift = 0
     made: list[str] = []
     try:
-        shift = _shift(room, host_config, enabled=user_namespaces)
-        _make_volumes(room, points, made)
+        shift = id_shift(room, host_config, enabled=user_namespaces)
+        make_volumes(room, points, made)
         container = Container(
             id=container_id,
             name=name,
@@ -91,7 +91,7 @@ def _create(
             args=argv[1:],
             config=config,
             host_config=host_config,
-            network_settings=NetworkSettings(networks=endpoints),
+            network_settings=NetworkSettings(networks=asked),
             mounts=points,
             id_shift=shift,
         )
@@ -115,7 +115,7 @@ def _check_sources(points: list[MountPoint]) -> None:
             raise InvalidInput(f'invalid mount config for type "bind": bind source path does not exist: {point.source}')
 
 
-def _shift(room: Room, host_config: HostConfig, *, enabled: bool) -> int:
+def id_shift(room: Room, host_config: HostConfig, *, enabled: bool) -> int:
     """Whoever joins another container's namespaces has that container's ids, too."""
     for ref in sharing.joined(host_config):
         return room.registry.get(ref).id_shift
@@ -124,7 +124,7 @@ def _shift(room: Room, host_config: HostConfig, *, enabled: bool) -> int:
     return room.ranges.take()
 
 
-def _make_volumes(room: Room, points: list[MountPoint], made: list[str]) -> None:
+def make_volumes(room: Room, points: list[MountPoint], made: list[str]) -> None:
     for point in points:
         if point.type != "volume" or point.source:
             continue
@@ -137,7 +137,7 @@ def _make_volumes(room: Room, points: list[MountPoint], made: list[str]) -> None
         point.name, point.source = volume.name, volume.mountpoint
 
 
-def _endpoints(room: Room, host_config: HostConfig, networking: NetworkingConfig) -> dict[str, EndpointSettings]:
+def endpoints(room: Room, host_config: HostConfig, networking: NetworkingConfig) -> dict[str, EndpointSettings]:
     """Which networks it will be on. The mode names the first; the rest comes from the networking config."""
     mode = host_config.network_mode
     ref = sharing.container_of(mode)

@@ -46,7 +46,7 @@ class Exits:
             self._room.registry.save(container)
             if again and live.restarting is None:
                 live.restarting = asyncio.create_task(self._restart_later(container, live))
-        if container.host_config.auto_remove and not again:
+        if container.host_config.auto_remove and not again and container.move is None:
             await self._remove(container)
 
     def _record(self, container: Container, live: Live, end: Exit) -> bool:

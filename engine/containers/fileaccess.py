@@ -28,7 +28,7 @@ class FileAccess:
 
     async def stat(self, container: Container, path: str) -> dict[str, Any]:
         async with self._locked(container), self._root(container, path) as (root, inside, _):
-            shown = await _to_the_end(functools.partial(archive.path_stat, root, inside))
+            shown = await to_the_end(functools.partial(archive.path_stat, root, inside))
         # In a mount the name is the mount's own, not the "/" of what is mounted there.
         shown["name"] = os.path.basename(os.path.normpath("/" + path)) or "/"
         return shown
@@ -42,7 +42,7 @@ class FileAccess:
     async def _get(self, container: Container, path: str, name: str | None) -> AsyncIterator[bytes]:
         async with self._locked(container), self._root(container, path) as (root, inside, shift):
             produce = functools.partial(archive.get, root, inside, shift=shift, name=name)
-            async with contextlib.aclosing(_stream(produce)) as pieces:
+            async with contextlib.aclosing(streamed(produce)) as pieces:
                 async for piece in pieces:
                     yield piece
 
@@ -51,7 +51,7 @@ class FileAccess:
             owner = await asyncio.to_thread(self._user, container) if copy_ids else None
             async with self._root(container, path, writing=True) as (root, inside, shift):
                 options = archive.PutOptions(shift, owner, no_overwrite)
-                await _to_the_end(functools.partial(archive.put, root, inside, tar, options))
+                await to_the_end(functools.partial(archive.put, root, inside, tar, options))
 
     def _user(self, container: Container) -> tuple[int, int]:
         paths = self._room.registry.paths(container)
@@ -87,7 +87,7 @@ class FileAccess:
     async def export(self, container: Container) -> AsyncIterator[bytes]:
         async with self._locked(container):
             produce = functools.partial(self._export, container)
-            async with contextlib.aclosing(_stream(produce)) as pieces:
+            async with contextlib.aclosing(streamed(produce)) as pieces:
                 async for piece in pieces:
                     yield piece
 
@@ -123,7 +123,7 @@ def _folder_of(point: MountPoint) -> int:
         os.close(whole)
 
 
-async def _to_the_end(act: Callable[[], T]) -> T:
+async def to_the_end(act: Callable[[], T]) -> T:
     """In a thread, which has ended when this returns, cancelled or not: it works on descriptors of ours."""
     work = asyncio.ensure_future(asyncio.to_thread(act))
     try:
@@ -135,7 +135,7 @@ async def _to_the_end(act: Callable[[], T]) -> T:
         raise
 
 
-async def _stream(produce: Callable[[archive.Write], None]) -> AsyncGenerator[bytes]:
+async def streamed(produce: Callable[[archive.Write], None]) -> AsyncGenerator[bytes]:
     """What a blocking producer writes, as fast as it is taken."""
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(_QUEUED)

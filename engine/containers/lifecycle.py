@@ -37,6 +37,8 @@ from engine.containers.hostconfig import HostConfig, Limits, RestartPolicy
 from engine.containers.idranges import IdRanges
 from engine.containers.layered import Layered
 from engine.containers.model import Container, ContainerConfig, EndpointSettings, NetworkingConfig
+from engine.containers.move.incoming import Incoming
+from engine.containers.move.outgoing import Outgoing
 from engine.containers.registry import Registry
 from engine.containers.room import Room
 from engine.containers.session import Session
@@ -97,6 +99,8 @@ class Containers:
         self._exits = Exits(self._room, self._start_locked, self._remove_quietly)
         self._files = FileAccess(self._room)
         self._tasks: set[asyncio.Task[None]] = set()
+        self.incoming = Incoming(self._room, self._start_locked, self._remove_moved, lambda: self.user_namespaces)
+        self.outgoing = Outgoing(self._room, self._start_again, self._remove_moved)
         registry.load()
         images.users = self._users_of_image
         launcher.on_exit = self._on_exit
@@ -112,6 +116,8 @@ class Containers:
         self._room.upkeep.begin()
         again = await restoring.reconcile(self._room, self._exits.ended, self._health.begin)
         ephemeral.sweep(self._room.config)
+        await self.incoming.restore()
+        self.outgoing.restore()
         results = await asyncio.gather(*(self.start(one.id) for one in again), return_exceptions=True)
         for container, result in zip(again, results, strict=True):
             if isinstance(result, EngineError):
@@ -132,6 +138,8 @@ class Containers:
     async def close(self) -> None:
         """Stops watching. Containers run on."""
         self._room.launcher.on_exit = self._room.launcher.on_lost = None
+        await self.outgoing.close()
+        await self.incoming.close()
         tasks = list(self._tasks)
         for container in self._registry:
             live = self._registry.live(container)
@@ -168,6 +176,19 @@ class Containers:
         task.add_done_callback(self._tasks.discard)
 
     def _users_of_volume(self, name: str) -> Sequence[str]:
+    async def _start_again(self, container: Container) -> None:
+        await self.start(container.id)
+
+    async def _remove_moved(self, container: Container) -> None:
+        await removal.remove(self._room, container, force=True, volumes=False)
+
+    def _settled(self, ref: str) -> Container:
+        """The container. Raises Conflict while a move decides about it."""
+        container = self._registry.get(ref)
+        if restoring.on_the_way(container):
+            raise Conflict(f"container {container.name} is being moved: wait until it is there")
+        return container
+
         return [one.id for one in self._registry if any(point.name == name for point in one.mounts)]
 
     def _users_of_image(self, image_id: str) -> Sequence[ImageUser]:
@@ -230,16 +251,16 @@ class Containers:
         return inspection.summary(container)
 
     async def rename(self, ref: str, name: str) -> None:
-        container = self._registry.get(ref)
+        container = self._settled(ref)
         await updating.rename(self._room, container, name)
 
     async def update(self, ref: str, limits: Limits, restart_policy: RestartPolicy | None = None) -> Sequence[str]:
         """Live change of limits; what is unset stays. Returns warnings."""
-        container = self._registry.get(ref)
+        container = self._settled(ref)
         return await updating.update(self._room, container, limits, restart_policy)
 
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
-        await removal.remove(self._room, self._registry.get(ref), force=force, volumes=volumes)
+        await removal.remove(self._room, self._settled(ref), force=force, volumes=volumes)
 
     async def _remove_quietly(self, container: Container) -> None:
         if container.id in self._registry and not self._registry.live(container).restart_started:
@@ -249,7 +270,8 @@ class Containers:
         """(ids removed, bytes freed): all that do not run."""
         matches = _matcher(dict(filters or {}), self._registry, self._room.images)
         removed, freed = [], 0
-        for container in [one for one in self._registry if not one.state.running and matches(one)]:
+        unused = [one for one in self._registry if not one.state.running and not restoring.on_the_way(one)]
+        for container in filter(matches, unused):
             size, _ = await self._files.sizes(container)
             try:
                 await removal.remove(self._room, container, force=False, volumes=False)
@@ -263,7 +285,7 @@ class Containers:
 
     async def start(self, ref: str) -> bool:
         """False when it runs already."""
-        container = self._registry.get(ref)
+        container = self._settled(ref)
         live = self._registry.live(container)
         live.cancel_restart()
         async with live.lock:
@@ -562,10 +584,10 @@ class Containers:
     # Networks
 
     async def network_connect(self, network: str, ref: str, settings: EndpointSettings | None = None) -> None:
-        await networking.connect(self._room, self._registry.get(ref), network, settings or EndpointSettings())
+        await networking.connect(self._room, self._settled(ref), network, settings or EndpointSettings())
 
     async def network_disconnect(self, network: str, ref: str, *, force: bool = False) -> None:
-        await networking.disconnect(self._room, self._registry.get(ref), network, force=force)
+        await networking.disconnect(self._room, self._settled(ref), network, force=force)
 
     async def unlink(self, ref: str, alias: str) -> None:
         """Undo one `--link`."""

@@ -162,6 +162,37 @@ class NetworkSettings(Struct, rename="pascal", kw_only=True):
     sandbox_key: str = ""
 
 
+class TlsPems(Struct, rename="pascal", kw_only=True, frozen=True):
+    """What `docker --tlsverify` uses, as PEM: the authority, and the client's certificate and key."""
+
+    authority: str = ""
+    certificate: str = ""
+    key: str = ""
+
+
+class Move(Struct, rename="pascal", kw_only=True):
+    """A container on its way between two engines: what each must know should it, or the other, die meanwhile.
+
+    `id` is the same on both sides, `host` the other engine's address where it is known. Phases of the leaving side:
+    side may have started it), done (the other side has it). Of the arriving side: copying, then starting.
+    """
+
+    id: str
+    outgoing: bool
+    phase: Literal["copying", "stopped", "starting", "done"] = "copying"
+    host: str = ""
+    tls: TlsPems | None = None
+    copy: bool = False
+    start: bool = True
+    # Whether it is to run here again should the move come to nothing.
+    ran: bool = False
+    stopped_by_user: bool = False
+    # What was made for it here, to be taken away again.
+    volumes: list[str] = []
+    networks: list[str] = []
+    layers: list[str] = []
+
+
 class Container(Struct, rename="pascal", kw_only=True):
     """One container: what was asked for, what was decided, and how it is now.
 
@@ -185,6 +216,7 @@ class Container(Struct, rename="pascal", kw_only=True):
     # True between a user's stop or kill and the next start: restart policies look at it.
     stopped_by_user: bool = False
 
+    move: Move | None = None
     @property
     def short_id(self) -> str:
         return self.id[:12]

@@ -43,7 +43,7 @@ class Registry:
         bare = ref.removeprefix("/")
         if bare in self._containers:
             return self._containers[bare]
-        if bare in self._names:
+        if self._names.get(bare) in self._containers:
             return self._containers[self._names[bare]]
         found = [known for known in self._containers if bare and known.startswith(bare)]
         if len(found) == 1:

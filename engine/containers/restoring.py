@@ -34,7 +34,7 @@ async def reconcile(
     await room.networks.reconcile({one.id for one, alive in zip(containers, runs, strict=True) if alive})
     again = []
     for container in room.registry:
-        if container.state.alive:
+        if container.state.alive or on_the_way(container):
             continue
         if container.host_config.auto_remove and container.state.status != "created":
             continue
@@ -45,6 +45,12 @@ async def reconcile(
         ):
             again.append(container)
     return again
+
+
+def on_the_way(container: Container) -> bool:
+    """Whether a move decides about it: it is leaving, or has not quite come."""
+    move = container.move
+    return move is not None and (move.outgoing or move.phase == "copying")
 
 
 async def mourn(

@@ -14,18 +14,19 @@ class Lease:
 
     def __init__(self, catalog: Catalog, targets: Iterable[str], seconds: float) -> None:
         self._catalog = catalog
-        self._id = secrets.token_hex(16)
+        self.id = secrets.token_hex(16)
+        """For the catalogue's `end_lease`, should this object be gone by then."""
         self._seconds = seconds
         self.add(*targets)
 
     def add(self, *targets: str) -> None:
         """Spares more; say so before looking whether they are there."""
         if targets:
-            self._catalog.add_lease(self._id, targets, time.time() + self._seconds)
+            self._catalog.add_lease(self.id, targets, time.time() + self._seconds)
 
     def release(self) -> None:
         """Ends the lease. May be called twice."""
-        self._catalog.end_lease(self._id)
+        self._catalog.end_lease(self.id)
 
     def __enter__(self) -> Lease:
         return self

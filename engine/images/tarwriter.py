@@ -42,10 +42,11 @@ class TarWriter:
         linkname: bytes = b"",
         device: tuple[int, int] = (0, 0),
         xattrs: dict[str, bytes] | None = None,
+        nanoseconds: int = 0,
     ) -> None:
         """Writes a header. A regular file's `size` bytes must follow through `data`, then `pad(size)`.
 
-        `mtime` is in seconds. Names of directories should end with a slash.
+        `mtime` is in seconds, with `nanoseconds` on top. Names of directories should end with a slash.
         """
         prefix = b""
         pax: list[tuple[bytes, bytes]] | None = None
@@ -60,6 +61,9 @@ class TarWriter:
             uid, gid, size, mtime = _large_numbers(pax, uid, gid, size, mtime)
             for key in sorted(xattrs or ()):
                 pax.append((b"SCHILY.xattr." + key.encode("utf-8", "surrogateescape"), (xattrs or {})[key]))
+        if nanoseconds and mtime:
+            pax = pax or []
+            pax.append((b"mtime", b"%d.%09d" % (mtime, nanoseconds)))
         if pax:
             self._pax(pax)
         self._buffer += _header(name, kind, mode, uid, gid, size, mtime, linkname, device, prefix)
