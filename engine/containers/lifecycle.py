@@ -175,7 +175,6 @@ class Containers:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _users_of_volume(self, name: str) -> Sequence[str]:
     async def _start_again(self, container: Container) -> None:
         await self.start(container.id)
 
@@ -189,6 +188,7 @@ class Containers:
             raise Conflict(f"container {container.name} is being moved: wait until it is there")
         return container
 
+    def _users_of_volume(self, name: str) -> Sequence[str]:
         return [one.id for one in self._registry if any(point.name == name for point in one.mounts)]
 
     def _users_of_image(self, image_id: str) -> Sequence[ImageUser]:

@@ -174,6 +174,7 @@ class Move(Struct, rename="pascal", kw_only=True):
     """A container on its way between two engines: what each must know should it, or the other, die meanwhile.
 
     `id` is the same on both sides, `host` the other engine's address where it is known. Phases of the leaving side:
+    copying (it may run), stopped (it is down, and the other side has not been told to start it), starting (the other
     side may have started it), done (the other side has it). Of the arriving side: copying, then starting.
     """
 
@@ -215,8 +216,8 @@ class Container(Struct, rename="pascal", kw_only=True):
     log_path: str = ""
     # True between a user's stop or kill and the next start: restart policies look at it.
     stopped_by_user: bool = False
-
     move: Move | None = None
+
     @property
     def short_id(self) -> str:
         return self.id[:12]
