@@ -15,7 +15,7 @@ from engine.api.detach import DetachKeys, parse
 from engine.api.errors import NotModified
 from engine.api.frames import frame, media_type
 from engine.api.router import Routes
-from engine.containers import times, validation
+from engine.containers import resources, times, validation
 from engine.containers.hostconfig import HostConfig, Limits, RestartPolicy
 from engine.containers.lifecycle import WaitCondition
 from engine.containers.model import ContainerConfig, NetworkingConfig, from_json
@@ -49,13 +49,15 @@ async def create(call: Call) -> web.StreamResponse:
     config = from_json(ContainerConfig, body)
     if call.text("platform"):
         await asyncio.to_thread(_check_platform, call, config.image)
+    wanted = from_json(HostConfig, {} if host_config is None else host_config)
+    discarded = resources.discard(wanted)
     container = await call.rooms.containers.create(
         call.text("name") or None,
         config,
-        from_json(HostConfig, {} if host_config is None else host_config),
+        wanted,
         from_json(NetworkingConfig, {} if networking is None else networking),
     )
-    return answer.json({"Id": container.id, "Warnings": validation.warnings(container.host_config)}, 201)
+    return answer.json({"Id": container.id, "Warnings": [*discarded, *validation.warnings(container.host_config)]}, 201)
 
 
 def _check_platform(call: Call, name: str) -> None:

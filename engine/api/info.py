@@ -18,6 +18,7 @@ from engine.api import answer, hostinfo, negotiate
 from engine.api.call import Call
 from engine.api.router import Routes
 from engine.containers import times
+from engine.kernel.cgroup.offered import offered
 
 routes = Routes()
 
@@ -67,6 +68,7 @@ async def info(call: Call) -> web.StreamResponse:
     images = await asyncio.to_thread(rooms.images.list)
     pretty, release = hostinfo.operating_system()
     config = rooms.config
+    limits = offered()
     return answer.json(
         {
             "ID": hostinfo.engine_id(config.instance),
@@ -87,19 +89,19 @@ async def info(call: Call) -> web.StreamResponse:
                 "Authorization": None,
                 "Log": ["json-file", "local", "none"],
             },
-            "MemoryLimit": True,
-            "SwapLimit": True,
-            "CpuCfsPeriod": True,
-            "CpuCfsQuota": True,
-            "CPUShares": True,
-            "CPUSet": True,
-            "PidsLimit": True,
+            "MemoryLimit": limits.memory,
+            "SwapLimit": limits.swap,
+            "CpuCfsPeriod": limits.cpu_quota,
+            "CpuCfsQuota": limits.cpu_quota,
+            "CPUShares": limits.cpu_shares,
+            "CPUSet": limits.cpuset,
+            "PidsLimit": limits.pids,
             "IPv4Forwarding": True,
             "BridgeNfIptables": False,
             "BridgeNfIp6tables": False,
             "Debug": logging.getLogger().isEnabledFor(logging.DEBUG),
             "NFd": hostinfo.file_descriptors(),
-            "OomKillDisable": hostinfo.cgroup_version() == "1",
+            "OomKillDisable": limits.oom_kill_disable,
             "NGoroutines": threading.active_count(),
             "SystemTime": times.rfc3339(times.now()),
             "LoggingDriver": "json-file",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from engine.containers import imagedefaults, links, mounts, names, sharing, times, validation
+from engine.containers import diskquota, imagedefaults, links, mounts, names, sharing, times, validation
 from engine.containers.hostconfig import HostConfig, LogSettings, PortBinding
 from engine.containers.model import (
     Container,
@@ -60,6 +60,7 @@ def _create(
     config = imagedefaults.apply(config, image.config.config)
     host_config = msgspec.structs.replace(host_config)
     validation.check(config, host_config)
+    diskquota.check(host_config.storage_opt, room.config.data_root)
     sharing.check(host_config)
     if not host_config.log_config.type:
         host_config.log_config = LogSettings("json-file", host_config.log_config.config)

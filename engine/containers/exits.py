@@ -51,6 +51,7 @@ class Exits:
 
     def _record(self, container: Container, live: Live, end: Exit) -> bool:
         state = container.state
+        self._room.ooms.forget(container.id)
         live.cancel_health()
         if state.health is not None and state.health.status != "unhealthy":
             state.health.status = "unhealthy"
@@ -63,13 +64,14 @@ class Exits:
             stopped_by_user=container.stopped_by_user or live.stop_started,
         )
         state.status = "restarting" if again else "exited"
-        state.pid, state.exit_code, state.oom_killed = 0, end.code, end.oom_killed
+        told = state.oom_killed
+        state.pid, state.exit_code, state.oom_killed = 0, end.code, end.oom_killed or told
         state.finished_at = times.rfc3339(times.from_unix(end.finished_at))
         if end.started_at:
             state.started_at = times.rfc3339(times.from_unix(end.started_at))
         # On disk before anyone is told: the answer must still be the same after a crash.
         self._room.registry.save(container)
-        if end.oom_killed:
+        if end.oom_killed and not told:
             self._room.tell(container, "oom")
         self._room.tell(container, "die", {"exitCode": str(end.code), "execDuration": str(int(ran))})
         return again

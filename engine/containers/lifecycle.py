@@ -138,6 +138,7 @@ class Containers:
     async def close(self) -> None:
         """Stops watching. Containers run on."""
         self._room.launcher.on_exit = self._room.launcher.on_lost = None
+        self._room.ooms.close()
         await self.outgoing.close()
         await self.incoming.close()
         tasks = list(self._tasks)

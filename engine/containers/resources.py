@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
+from typing import Any
 
 from engine.containers.hostconfig import Limits, ThrottleDevice
 from engine.errors import InvalidInput
+from engine.kernel.cgroup.offered import numbers, offered
 from engine.runtime.spec import (
     LinuxBlockIO,
     LinuxCPU,
@@ -30,6 +32,8 @@ def validate(limits: Limits) -> None:
         raise InvalidInput("You should always set the Memory limit when using Memoryswap limit, see usage")
     if 0 < limits.memory_swap < limits.memory:
         raise InvalidInput("Minimum memoryswap limit should be larger than memory limit, see usage")
+    if 0 < limits.memory_reservation < _SMALLEST_MEMORY:
+        raise InvalidInput("Minimum memory reservation allowed is 6MB")
     if limits.memory and limits.memory_reservation > limits.memory:
         raise InvalidInput("Minimum memory limit can not be less than memory reservation limit, see usage")
     swappiness = limits.memory_swappiness
@@ -48,9 +52,70 @@ def validate(limits: Limits) -> None:
         raise InvalidInput(f"invalid CPU shares ({limits.cpu_shares}): value must be a positive integer")
     if limits.blkio_weight and not 10 <= limits.blkio_weight <= 1000:
         raise InvalidInput("Range of blkio weight is from 10 to 1000")
-    for text in (limits.cpuset_cpus, limits.cpuset_mems):
-        if any(character not in "0123456789,-" for character in text):
-            raise InvalidInput(f"Invalid value {text!r} for cpuset: write it as 0-2,4")
+    _cpuset(limits)
+    if (limits.cpu_realtime_period or limits.cpu_realtime_runtime) and not offered().cpu_realtime:
+        raise InvalidInput("Your kernel does not support CPU real-time scheduler")
+
+
+def _cpuset(limits: Limits) -> None:
+    if not limits.cpuset_cpus and not limits.cpuset_mems:
+        return
+    there = offered()
+    for text, offer, what, name in (
+        (limits.cpuset_cpus, there.cpus, "CPUs", "cpus"),
+        (limits.cpuset_mems, there.mems, "memory nodes", "mems"),
+    ):
+        try:
+            wanted = numbers(text)
+        except ValueError:
+            raise InvalidInput(f"Invalid value {text!r} for cpuset {name}: write it as 0-2,4") from None
+        if not wanted <= offer:
+            shown = ",".join(map(str, sorted(offer)))
+            raise InvalidInput(f"Requested {what} are not available - requested {text}, available: {shown}")
+
+
+def discard(limits: Limits) -> list[str]:
+    """Takes out what this host can't limit; a warning for each, in Docker's words."""
+    there = offered()
+    found: list[str] = []
+
+    def drop(has: bool, fields: dict[str, Any], what: str, gone: str) -> None:
+        if not has and any(getattr(limits, name) for name in fields):
+            lack = f"Your kernel does not support {what} or the cgroup is not mounted."
+            found.append(f"{lack} {gone} discarded.")
+            for name, value in fields.items():
+                setattr(limits, name, value)
+
+    drop(there.memory, {"memory": 0}, "memory limit capabilities", "Limitation")
+    drop(there.reservation, {"memory_reservation": 0}, "memory soft limit capabilities", "Limitation")
+    drop(there.swappiness, {"memory_swappiness": None}, "memory swappiness capabilities", "Memory swappiness")
+    if limits.memory > 0 and limits.memory_swap != -1 and not there.swap:
+        found.append(
+            "Your kernel does not support swap limit capabilities or the cgroup is not mounted. "
+            "Memory limited without swap."
+        )
+        limits.memory_swap = -1
+    if limits.oom_kill_disable is not None and not there.oom_kill_disable:
+        if limits.oom_kill_disable:
+            found.append("Your kernel does not support OomKillDisable. OomKillDisable discarded.")
+        limits.oom_kill_disable = None
+    drop(there.pids, {"pids_limit": None}, "PIDs limit capabilities", "PIDs limit")
+    drop(there.cpu_shares, {"cpu_shares": 0}, "CPU shares", "Shares")
+    drop(there.cpu_quota, {"cpu_period": 0, "cpu_quota": 0, "nano_cpus": 0}, "CPU CFS scheduler", "CPU period/quota")
+    drop(there.cpuset, {"cpuset_cpus": "", "cpuset_mems": ""}, "cpuset", "Cpuset")
+    drop(there.io_weight, {"blkio_weight": 0, "blkio_weight_device": []}, "Block I/O weight", "Weight")
+    drop(
+        there.io_limits,
+        {
+            "blkio_device_read_bps": [],
+            "blkio_device_write_bps": [],
+            "blkio_device_read_iops": [],
+            "blkio_device_write_iops": [],
+        },
+        "Block I/O limits",
+        "Block I/O limits",
+    )
+    return found
 
 
 def memory_and_swap(limits: Limits) -> int | None:

@@ -83,6 +83,7 @@ async def _one(
             state.started_at = times.rfc3339(times.from_unix(there.started_at))
         state.finished_at = times.ZERO
         room.registry.save(container)
+        room.watch_memory(container, there.cgroup)
         running(container)
         return True
     if there is not None and there.exit is not None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from engine.config import EngineConfig
 from engine.containers.events import EventBus
 from engine.containers.idranges import IdRanges
 from engine.containers.model import Container
+from engine.containers.oomwatch import OomWatch
 from engine.containers.registry import Registry
 from engine.containers.upkeep import Upkeep
 from engine.containers.volumes import Volumes
+from engine.kernel.cgroup.host import cgroup
 
 if TYPE_CHECKING:
     from engine.images.store import ImageStore
@@ -31,6 +33,7 @@ class Room:
     volumes: Volumes
     ranges: IdRanges
     upkeep: Upkeep
+    ooms: OomWatch = field(default_factory=OomWatch)
 
     def tell(self, container: Container, action: str, extra: Mapping[str, str] | None = None) -> None:
         """Publishes an event of the container, with Docker's attributes."""
@@ -41,3 +44,14 @@ class Room:
             **(extra or {}),
         }
         self.events.publish("container", action, container.id, attributes)
+
+    def watch_memory(self, container: Container, group: str) -> None:
+        """Has it told when the kernel kills one of its processes; `group` is its control group's path."""
+
+        def killed() -> None:
+            container.state.oom_killed = True
+            self.registry.save(container)
+            self.tell(container, "oom")
+
+        here = cgroup(group)
+        self.ooms.watch(container.id, here, killed, seen=here.oom_kills() if container.state.oom_killed else 0)

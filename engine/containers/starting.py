@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.containers import (
+    diskquota,
     imagedefaults,
     netfiles,
     plugging,
@@ -53,6 +54,7 @@ async def start(room: Room, container: Container, live: Live) -> None:
     container.stopped_by_user = False
     live.stop_started = False
     room.registry.save(container)
+    room.watch_memory(container, cgroup_path(room, container))
     room.tell(container, "start")
 
 
@@ -111,6 +113,10 @@ async def _create(room: Room, container: Container, spec: Spec, lower: Sequence[
     log = None
     if container.host_config.log_config.type != "none":
         log = LogConfig(path=paths.log, max_size=size, max_files=files)
+    if container.host_config.storage_opt:
+        await asyncio.to_thread(
+            diskquota.hold, container.host_config.storage_opt, container.id, paths.upper, paths.work
+        )
     # Not volatile: what a container wrote must survive a crash of the host as far as it was synced.
     overlay = Overlay(
         lower=tuple(lower), upper=paths.upper, work=paths.work, volatile=container.host_config.auto_remove

@@ -11,6 +11,14 @@ from engine.containers.hostconfig import Limits, RestartPolicy
 from engine.containers.model import Container
 from engine.containers.room import Room
 from engine.errors import InvalidInput
+from engine.runtime.spec import LinuxPids
+
+_CHANGEABLE = [
+    field.name
+    for field in msgspec.structs.fields(Limits)
+    if field.name not in ("cgroup_parent", "devices", "device_cgroup_rules", "device_requests", "ulimits")
+]
+"""What a running container has only by its birth stays as it is."""
 
 
 async def rename(room: Room, container: Container, name: str) -> None:
@@ -31,13 +39,17 @@ async def rename(room: Room, container: Container, name: str) -> None:
 
 
 async def update(room: Room, container: Container, limits: Limits, policy: RestartPolicy | None) -> Sequence[str]:
-    """All or nothing: a limit that the kernel refuses leaves the record as it was."""
+    """All or nothing: a limit that the kernel refuses leaves the record as it was. Returns warnings."""
     host_config = container.host_config
+    warnings = resources.discard(limits)
+    _agree(limits, host_config)
     changed = msgspec.structs.replace(host_config)
-    for field in msgspec.structs.fields(Limits):
-        value = getattr(limits, field.name)
+    for name in _CHANGEABLE:
+        value = getattr(limits, name)
         if value not in (None, 0, "", []):
-            setattr(changed, field.name, value)
+            setattr(changed, name, value)
+    if limits.pids_limit is not None:
+        changed.pids_limit = limits.pids_limit
     if limits.pids_limit is not None:
         # All of 0 and below mean "no limit", and the kernel must be told so.
         changed.pids_limit = max(0, limits.pids_limit)
@@ -53,8 +65,20 @@ async def update(room: Room, container: Container, limits: Limits, policy: Resta
         changed.restart_policy = policy
     async with room.registry.live(container).lock:
         if container.state.alive:
-            await room.launcher.update(container.id, resources.resources(changed))
+            wanted = resources.resources(changed)
+            if limits.pids_limit == 0:
+                wanted.pids = LinuxPids(limit=-1)
+            await room.launcher.update(container.id, wanted)
         container.host_config = changed
         room.registry.save(container)
     room.tell(container, "update")
-    return []
+    return warnings
+
+
+def _agree(limits: Limits, had: Limits) -> None:
+    """Docker's words for the two ways of giving a share of the processors."""
+    for name, field in (("CPU Period", "cpu_period"), ("CPU Quota", "cpu_quota")):
+        if limits.nano_cpus > 0 and getattr(had, field) > 0:
+            raise InvalidInput(f"Conflicting options: Nano CPUs cannot be updated as {name} has already been set")
+        if getattr(limits, field) > 0 and had.nano_cpus > 0:
+            raise InvalidInput(f"Conflicting options: {name} cannot be updated as NanoCPUs has already been set")

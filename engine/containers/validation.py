@@ -6,7 +6,7 @@ import re
 
 import msgspec
 
-from engine.containers import devices, mounts, netfiles, resources, security, signals
+from engine.containers import devices, diskquota, mounts, netfiles, resources, security, signals
 from engine.containers.hostconfig import HostConfig, RestartPolicy
 from engine.containers.model import ContainerConfig, HealthConfig
 from engine.errors import InvalidInput
@@ -81,8 +81,7 @@ def _not_here(host_config: HostConfig) -> None:
         raise InvalidInput(f"unknown or invalid runtime name: {host_config.runtime}")
     if host_config.isolation not in ("", "default"):
         raise InvalidInput(f"Invalid isolation: \"{host_config.isolation}\" - linux only supports 'default'")
-    if host_config.storage_opt:
-        raise InvalidInput("--storage-opt is not supported: the engine's overlay has no quota")
+    diskquota.size(host_config.storage_opt)
     for request in host_config.device_requests:
         driver, wanted = request.get("Driver") or "", request.get("Capabilities")
         raise InvalidInput(f'could not select device driver "{driver}" with capabilities: {_shown(wanted)}')

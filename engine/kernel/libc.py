@@ -19,7 +19,7 @@ _NUMBERS = {
 }[os.uname().machine]
 # From here on every architecture has the same numbers.
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 428, 429, 430, 431, 432
-_CLONE3, _CLOSE_RANGE, _MOUNT_SETATTR = 435, 436, 442
+_CLONE3, _CLOSE_RANGE, _MOUNT_SETATTR, _QUOTACTL_FD = 435, 436, 442, 443
 
 CLONE_NEWTIME, CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x80, 0x20000, 0x2000000, 0x4000000
 CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x8000000, 0x10000000, 0x20000000, 0x40000000
@@ -244,3 +244,8 @@ def bpf(command: int, attributes: bytes) -> int:
     """bpf(2); descriptors that it makes are closed on exec."""
     buffer = ctypes.create_string_buffer(attributes, 128)
     return _call(_NUMBERS["bpf"], "bpf", command, ctypes.byref(buffer), len(buffer))
+
+
+def quotactl_fd(fd: int, command: int, number: int, answer: ctypes.Array[ctypes.c_char]) -> None:
+    """quotactl_fd(2) on the file system that `fd` is on; `number` is of the user, group or project."""
+    _call(_QUOTACTL_FD, "quotactl", fd, command, number, ctypes.byref(answer))

@@ -47,6 +47,11 @@ class Cgroup(ABC):
         """How many processes the kernel has killed here for want of memory."""
 
     @abstractmethod
+    def oom_bell(self) -> tuple[int, int]:
+        """A descriptor, the caller's to close, and the epoll(7) events by which it tells that a process may have been
+        killed for want of memory. Raises OSError where the group has no account of memory."""
+
+    @abstractmethod
     def stats(self) -> dict[str, Any]:
         """Usage: cpu in nanoseconds, memory in bytes, pids as a number, block i/o in bytes and operations. What this
         version of cgroups does not tell is None or empty; so is a limit that is not set."""

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import os
+import select
 import time
 from collections.abc import Callable
 
@@ -100,6 +101,8 @@ class CgroupV1(Cgroup):
         self._set("cpu", "cpu.shares", cpu.get("shares"))
         self._set("cpu", "cpu.cfs_period_us", cpu.get("period"))
         self._set("cpu", "cpu.cfs_quota_us", cpu.get("quota"))
+        self._set("cpu", "cpu.rt_period_us", cpu.get("realtimePeriod"))
+        self._set("cpu", "cpu.rt_runtime_us", cpu.get("realtimeRuntime"))
         self._set("cpuset", "cpuset.cpus", cpu.get("cpus"))
         self._set("cpuset", "cpuset.mems", cpu.get("mems"))
         pids = (resources.get("pids") or {}).get("limit")
@@ -128,12 +131,16 @@ class CgroupV1(Cgroup):
             self._set("memory", "memory.oom_control", 1)
 
     def _apply_block_io(self, block: dict[str, Any]) -> None:
-        if block.get("weight"):
-            for file in ("blkio.weight", "blkio.bfq.weight"):
-                path = self._at("blkio", file)
-                if path and os.path.exists(path):
-                    write(path, str(block["weight"]))
-                    break
+        # Which of them there are depends on the kernel's age and on the disk's scheduler.
+        for kind in ("blkio.weight", "blkio.bfq.weight"):
+            path = self._at("blkio", kind)
+            if path is None or not os.path.exists(path):
+                continue
+            if block.get("weight"):
+                write(path, str(block["weight"]))
+            for device in block.get("weightDevice") or ():
+                write(f"{path}_device", f"{device['major']}:{device['minor']} {device['weight']}")
+            break
         for key, file in _THROTTLES.items():
             for device in block.get(key) or ():
                 self._set("blkio", file, f"{device['major']}:{device['minor']} {device['rate']}")
@@ -165,6 +172,21 @@ class CgroupV1(Cgroup):
     def oom_kills(self) -> int:
         path = self._at("memory", "memory.oom_control")
         return flat(read(path)).get("oom_kill", 0) if path else 0
+
+    def oom_bell(self) -> tuple[int, int]:
+        path, control = self._at("memory", "memory.oom_control"), self._at("memory", "cgroup.event_control")
+        if path is None or control is None:
+            raise OSError(errno.ENOTSUP, "this host has no memory cgroup")
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            write(control, f"{bell} {file}")
+        except OSError:
+            os.close(bell)
+            raise
+        finally:
+            os.close(file)
+        return bell, select.EPOLLIN
 
     def stats(self) -> dict[str, Any]:
         memory = flat(read(self._at("memory", "memory.stat") or ""))

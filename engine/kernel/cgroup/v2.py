@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import select
 import time
 from collections.abc import Callable
 
-from engine.kernel.cgroup.base import Cgroup, flat, number, read, write
+from engine.kernel.cgroup.base import Cgroup, flat, make, number, read, write
 from engine.kernel.cgroup.devices import restrict
 
 TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from engine.kernel.cgroup.base import Resources
 
 _WANTED = ("cpuset", "cpu", "io", "memory", "pids")
+_LEAF = "init"
 _LIMITS = {
     "throttleReadBpsDevice": "rbps",
     "throttleWriteBpsDevice": "wbps",
@@ -40,13 +43,9 @@ class CgroupV2(Cgroup):
         """Makes the folder, with every controller that there is handed down to it."""
         folder = self._root
         for part in self.path.strip("/").split("/"):
-            offered = read(f"{folder}/cgroup.controllers").split()
-            enabled = read(f"{folder}/cgroup.subtree_control").split()
-            for controller in _WANTED:
-                if controller in offered and controller not in enabled:
-                    write(f"{folder}/cgroup.subtree_control", f"+{controller}")
+            hand_down(folder)
             folder = f"{folder}/{part}"
-            os.makedirs(folder, exist_ok=True)
+            make(folder)
 
     def bear(self, clone: Callable[[int, int | None], int], flags: int) -> int:
         fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -68,32 +67,47 @@ class CgroupV2(Cgroup):
             write(f"{self._folder}/{file}", str(value))
 
     def apply(self, resources: Resources) -> None:
-        memory = resources.get("memory") or {}
+        self._apply_memory(resources.get("memory") or {})
+        self._apply_cpu(resources.get("cpu") or {})
+        pids = (resources.get("pids") or {}).get("limit")
+        if pids is not None:
+            self._set("pids.max", pids if pids > 0 else "max")
+        self._apply_block_io(resources.get("blockIO") or {})
+        if resources.get("devices"):
+            restrict(self._folder, resources["devices"])
+
+    def _apply_memory(self, memory: dict[str, Any]) -> None:
         limit, swap = memory.get("limit"), memory.get("swap")
         self._set("memory.max", unlimited(limit))
         if swap is not None and os.path.exists(f"{self._folder}/memory.swap.max"):
             # The specification's swap is memory and swap together, the kernel's is swap alone.
-            self._set("memory.swap.max", "max" if swap < 0 else max(0, swap - (limit or 0)))
-        self._set("memory.low", unlimited(memory.get("reservation")))
-        cpu = resources.get("cpu") or {}
+            memory_alone = number(f"{self._folder}/memory.max") if limit is None else limit
+            self._set("memory.swap.max", "max" if swap < 0 else max(0, swap - max(0, memory_alone)))
+        self._set("memory.low", 0 if memory.get("reservation") == -1 else memory.get("reservation"))
+
+    def _apply_cpu(self, cpu: dict[str, Any]) -> None:
         if cpu.get("shares"):
             self._set("cpu.weight", weight_of_shares(cpu["shares"]))
-        if cpu.get("quota") is not None or cpu.get("period") is not None:
-            quota = cpu.get("quota") or -1
-            self._set("cpu.max", f"{quota if quota > 0 else 'max'} {cpu.get('period') or 100000}")
+        quota, period = cpu.get("quota"), cpu.get("period")
+        if quota is not None or period is not None:
+            had = read(f"{self._folder}/cpu.max").split() or ["max", "100000"]
+            now = had[0] if quota is None else quota if quota > 0 else "max"
+            self._set("cpu.max", f"{now} {period or had[1]}")
         self._set("cpuset.cpus", cpu.get("cpus"))
         self._set("cpuset.mems", cpu.get("mems"))
-        pids = (resources.get("pids") or {}).get("limit")
-        if pids is not None:
-            self._set("pids.max", pids if pids > 0 else "max")
-        block = resources.get("blockIO") or {}
-        if block.get("weight") and os.path.exists(f"{self._folder}/io.weight"):
-            self._set("io.weight", f"default {1 + (block['weight'] - 10) * 9999 // 990}")
+
+    def _apply_block_io(self, block: dict[str, Any]) -> None:
+        # The first counts for disks with the scheduler BFQ, the second for those with io.cost: there may be both.
+        for file, convert in (("io.bfq.weight", int), ("io.weight", io_weight)):
+            if not os.path.exists(f"{self._folder}/{file}"):
+                continue
+            if block.get("weight"):
+                self._set(file, f"default {convert(block['weight'])}")
+            for device in block.get("weightDevice") or ():
+                self._set(file, f"{device['major']}:{device['minor']} {convert(device['weight'])}")
         for key, word in _LIMITS.items():
             for device in block.get(key) or ():
                 self._set("io.max", f"{device['major']}:{device['minor']} {word}={device['rate']}")
-        if resources.get("devices"):
-            restrict(self._folder, resources["devices"])
 
     def freeze(self) -> None:
         self._freeze("1")
@@ -115,6 +129,9 @@ class CgroupV2(Cgroup):
 
     def oom_kills(self) -> int:
         return flat(read(f"{self._folder}/memory.events")).get("oom_kill", 0)
+
+    def oom_bell(self) -> tuple[int, int]:
+        return os.open(f"{self._folder}/memory.events", os.O_RDONLY | os.O_CLOEXEC), select.EPOLLPRI
 
     def stats(self) -> dict[str, Any]:
         cpu = flat(read(f"{self._folder}/cpu.stat"))
@@ -168,8 +185,39 @@ class CgroupV2(Cgroup):
         return found
 
 
+def hand_down(folder: str) -> None:
+    """Gives the groups below a group its controllers."""
+    offered = read(f"{folder}/cgroup.controllers").split()
+    enabled = read(f"{folder}/cgroup.subtree_control").split()
+    for controller in _WANTED:
+        if controller in offered and controller not in enabled:
+            try:
+                write(f"{folder}/cgroup.subtree_control", f"+{controller}")
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                _vacate(folder)
+                write(f"{folder}/cgroup.subtree_control", f"+{controller}")
+
+
+def _vacate(folder: str) -> None:
+    """A group that hands down controllers must have no processes itself. In a container the hierarchy's root is such
+    a group, and the engine is in it: all that are there move to a leaf."""
+    leaf = f"{folder}/{_LEAF}"
+    make(leaf)
+    for pid in read(f"{folder}/cgroup.procs").split():
+        # It may have ended meanwhile.
+        with contextlib.suppress(ProcessLookupError):
+            write(f"{leaf}/cgroup.procs", pid)
+
+
 def unlimited(value: int | None) -> object:
     return "max" if value is not None and value < 0 else value
+
+
+def io_weight(weight: int) -> int:
+    """v1's 10 to 1000 on v2's 1 to 10000, as the OCI runtimes map it."""
+    return 1 + (weight - 10) * 9999 // 990
 
 
 def weight_of_shares(shares: int) -> int:

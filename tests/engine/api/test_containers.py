@@ -112,7 +112,7 @@ def test_only_a_missing_image_is_not_found(wire: Wire, client: docker.DockerClie
     [
         ({}, {"Runtime": "kata"}, "unknown or invalid runtime name: kata"),
         ({}, {"DeviceRequests": [{"Capabilities": [["gpu"]]}]}, 'device driver "" with capabilities: [[gpu]]'),
-        ({}, {"StorageOpt": {"size": "1g"}}, "--storage-opt is not supported"),
+        ({}, {"StorageOpt": {"speed": "1g"}}, "unknown option 'speed' for --storage-opt"),
         ({}, {"Memory": 4 << 20}, "Minimum memory limit allowed is 6MB"),
         ({}, {"Mounts": [{"Type": "bind", "Source": "/missing", "Target": "/x"}]}, "source path does not exist"),
         ({}, {"RestartPolicy": {"Name": "sometimes"}}, "unknown policy 'sometimes'"),

@@ -26,8 +26,8 @@ def check(config: dict[str, Any] | None = None, host: dict[str, Any] | None = No
         ({"Healthcheck": {"Test": "NONE"}}, {}),
         ({}, {"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3}}),
         ({}, {"LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3", "labels": "a"}}}),
-        ({}, {"Memory": 6 << 20, "MemorySwap": -1, "MemoryReservation": 1, "MemorySwappiness": 0}),
-        ({}, {"Memory": 6 << 20, "MemorySwap": 6 << 20, "CpuQuota": -1, "CpusetCpus": "0-1,3"}),
+        ({}, {"Memory": 6 << 20, "MemorySwap": -1, "MemoryReservation": 6 << 20, "MemorySwappiness": 0}),
+        ({}, {"Memory": 6 << 20, "MemorySwap": 6 << 20, "CpuQuota": -1, "CpusetCpus": "0-0,0"}),
         (
             {},
             {"SecurityOpt": ["label:disable", "apparmor=unconfined", "seccomp=unconfined", "no-new-privileges=false"]},

@@ -180,6 +180,26 @@ def test_what_v2_alone_tells(group: Cgroup) -> None:
         assert waited == {}
 
 
+def test_in_a_container_the_engine_makes_room_for_groups_below_its_own(group: Cgroup, tmp_path: Path) -> None:
+    """cgroup v2's rule of no internal processes, where the hierarchy's root is the group that the engine is in."""
+    if hierarchies().mode != "v2":
+        pytest.skip("only v2 has that rule")
+
+    def engine() -> None:
+        libc.unshare(libc.CLONE_NEWCGROUP | libc.CLONE_NEWNS)
+        libc.mount(None, "/", None, libc.MS_REC | libc.MS_PRIVATE)
+        libc.mount("cgroup", str(tmp_path), "cgroup2")
+        below = CgroupV2("/shipway/inner", str(tmp_path))
+        below.create()
+        below.apply({"memory": {"limit": 64 << 20}, "pids": {"limit": 5}})
+        child = below.bear(libc.clone, 0)
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+
+    assert tried(group, engine) == 0
+
+
 def test_reads_and_writes_of_a_disk_are_counted(group: Cgroup, tmp_path: Path) -> None:
     file = tmp_path / "file"
 
