@@ -51,13 +51,12 @@ class Loans:
         """The folder's owner does not need it any more: it may be gone afterwards."""
         if not self.has(folder):
             return
-        *others, last = self._catalog.loans(str(folder)) or [None]
-        for loan in others:
-            if loan is not None:
-                self._settle(loan)
-        if last is not None:
-            self._layers.give(last.chain, Path(last.folder), last.shift)
-            self._catalog.end_loan(last.chain)
+        loans = self._catalog.loans(str(folder))
+        for loan in loans[1:]:
+            self._settle(loan)
+        for loan in loans[:1]:
+            self._layers.give(loan.chain, Path(loan.folder), loan.shift)
+            self._catalog.end_loan(loan.chain)
         self._folders.discard(str(folder))
 
     def _settle(self, loan: Loan) -> None:
