@@ -154,12 +154,9 @@ async def _destroy(launcher: Launcher, networks: Networks, container_id: str) ->
 
 
 async def _plug(networks: Networks, container_id: str, pid: int, folder: Path, step: Step) -> None:
+    if step.network in ("host", "none"):
+        return
     netns = Path(f"/proc/{pid}/ns/net")
-    if step.network == "host":
-        return
-    if step.network == "none":
-        await networks.loopback(netns)
-        return
     network = "bridge" if step.network == "default" else step.network
     endpoint = await networks.attach(network, container_id, netns)
     extra = netfiles.extra_hosts(step.extra_hosts, endpoint.gateway)

@@ -27,6 +27,11 @@ def nameserver(room: Room, container: Container) -> str | None:
     return next((server for network in names if (server := room.networks.nameserver(network))), None)
 
 
+def wants_network(container: Container) -> bool:
+    """Whether there is a network to plug it into."""
+    return any(name not in ("none", "host") for name in container.network_settings.networks)
+
+
 async def plug(room: Room, container: Container, netns: Path) -> None:
     """Onto all its networks; its hosts file then has its addresses."""
     settings = container.network_settings
@@ -40,8 +45,6 @@ async def plug(room: Room, container: Container, netns: Path) -> None:
             wanted.mac_address = container.config.mac_address
         await attach(room, container, name, wanted, netns)
         plugged = True
-    if not plugged:
-        await room.networks.loopback(netns)
     write_hosts(room, container, links.in_hosts(container, room.registry))
 
 

@@ -92,9 +92,17 @@ async def _start(room: Room, container: Container, live: Live) -> int:
             resolv=net_paths.resolv,
         ),
     )
-    pid = await _create(room, container, spec, lower)
+    own_network = borrowed is None and not host_network
+    plugged = own_network and plugging.wants_network(container)
+    if not plugged and not live.pending:
+        # Nothing has to be done between its birth and its program.
+        pid = await _create(room, container, spec, lower, start=True)
+        if own_network:
+            container.network_settings.sandbox_key = f"/proc/{pid}/ns/net"
+        return pid
+    pid = await _create(room, container, spec, lower, start=False)
     try:
-        if borrowed is None and not host_network:
+        if own_network:
             await plugging.plug(room, container, Path(f"/proc/{pid}/ns/net"))
         for session in live.pending:
             await session.bind(room.launcher)
@@ -107,7 +115,7 @@ async def _start(room: Room, container: Container, live: Live) -> int:
     return pid
 
 
-async def _create(room: Room, container: Container, spec: Spec, lower: Sequence[Path]) -> int:
+async def _create(room: Room, container: Container, spec: Spec, lower: Sequence[Path], *, start: bool) -> int:
     paths = room.registry.paths(container)
     size, files = validation.log_limits(container.host_config)
     log = None
@@ -125,7 +133,7 @@ async def _create(room: Room, container: Container, spec: Spec, lower: Sequence[
         # Overlayfs does not mount again what it could not be sure of after a crash; after one this one is removed.
         shutil.rmtree(paths.work / "work" / "incompat", ignore_errors=True)
     return await room.launcher.create(
-        container.id, spec, rootfs=overlay, log=log, open_stdin=container.config.open_stdin
+        container.id, spec, rootfs=overlay, log=log, open_stdin=container.config.open_stdin, start=start
     )
 
 

@@ -174,10 +174,12 @@ class Launcher:
         rootfs: Overlay | None,
         log: LogConfig | None,
         open_stdin: bool = False,
+        start: bool = False,
     ) -> int:
         """Gives birth to the container's init, which builds its world and then waits at the gate before its program;
         returns its pid on the host at once. Where it can't build it, `ready` and `start` say why.
 
+        With `start` the gate is open: returns when the program runs, and raises as `start` does.
         Raises Conflict (the id is taken), SystemFailure.
         """
         group = self._group_of(id, spec.linux.cgroups_path)
@@ -186,6 +188,7 @@ class Launcher:
             "rootfs": _plain(rootfs),
             "log": _plain(log),
             "open_stdin": open_stdin,
+            "start": start,
             "seccomp": _filter(spec.linux.seccomp),
         }
         root = spec.root
@@ -194,6 +197,9 @@ class Launcher:
         # The zygote takes the compiled filter; the profile would only fill its memory.
         linux = msgspec.structs.replace(spec.linux, seccomp=None, cgroups_path=group)
         plain = msgspec.json.encode(msgspec.structs.replace(spec, root=root, linux=linux))
+        if start:
+            # Should it fail it has been there all the same, until it is deleted.
+            self._groups.setdefault(id, group)
         answer, _ = await self._ask("create", request, spec=plain)
         self._groups[id] = group
         return int(answer["pid"])
@@ -316,6 +322,8 @@ class Launcher:
 
     async def delete(self, id: str) -> None:  # noqa: A002
         """Forgets a container that has ended or never began, with all it held. Deleting it twice is fine."""
+        if id not in self._groups:
+            return
         await self._ask("delete", {"container": id})
         self._groups.pop(id, None)
         for key in [key for key in self._exits if key[0] == id]:

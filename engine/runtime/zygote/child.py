@@ -28,6 +28,7 @@ _CHANGED_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE
 SETUP_FAILED = 255
 _TIOCSPTLCK, _TIOCGPTPEER = 0x40045431, 0x5441
 _DEVPTS = 0x1CD1
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 
 
 def tell(sync: socket.socket, stage: str, error: OSError) -> NoReturn:
@@ -81,6 +82,8 @@ def _live(sync: socket.socket, request: dict[str, Any]) -> NoReturn:
     stage = "namespaces"
     try:
         join(spec.get("linux", {}).get("namespaces", ()))
+        if _wants(spec, "network"):
+            loopback_up()
         word, trees = protocol.receive_raw(sync, len(spec.get("mounts", ())) + 1)
         if word != b"go":
             os._exit(SETUP_FAILED)
@@ -194,6 +197,12 @@ def _wants(spec: dict[str, Any], kind: str) -> bool:
         namespace["type"] == kind and not namespace.get("path")
         for namespace in spec.get("linux", {}).get("namespaces", ())
     )
+
+
+def loopback_up() -> None:
+    """Of a new network namespace, as every runtime has it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_socket:
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", _IFF_UP))
 
 
 def _become_root() -> None:

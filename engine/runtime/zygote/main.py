@@ -166,7 +166,8 @@ class Zygote:
 
     def _do_create(self, client: socket.socket, request: dict[str, Any], _: list[int]) -> dict[str, Any] | None:
         """Answers once its first process is born, so that it can be put on its networks while it builds its world; with
-        a terminal, once that is there. What fails later on is told to whoever starts it."""
+        a terminal, once that is there. What fails later on is told to whoever starts it. With `start` this is a
+        start, too."""
         name = request["container"]
         if name in self._containers:
             raise OSError(errno.EEXIST, "a container of this id exists", name)
@@ -182,11 +183,17 @@ class Zygote:
             raise
         self._containers[name] = container
         self._watch(container.sync.fileno(), partial(self._hear, container))
-        if container.tty:
-            container.creator = partial(self._reply, client, request["id"])
+        born = {"ok": {"pid": container.pid}}
+        reply = partial(self._reply, client, request["id"])
+        if not container.tty:
+            self._pump(container)
+        if request.get("start"):
+            container.starter = lambda answer: reply(answer if "error" in answer else born)
             return None
-        self._pump(container)
-        return {"ok": {"pid": container.pid}}
+        if container.tty:
+            container.creator = reply
+            return None
+        return born
 
     def _hear(self, container: Container) -> None:
         """What its first process says until it is the program."""
@@ -198,8 +205,9 @@ class Zygote:
             return
         if message == b"ready":
             container.ready = True
-            if container.creator is not None:
+            if container.tty:
                 self._pump(container)
+            if container.creator is not None:
                 container.creator({"ok": {"pid": container.pid}})
                 container.creator = None
             self._tell(container.onlookers, {"ok": {}})
