@@ -222,7 +222,15 @@ def _sysctls(asked: Mapping[str, str], sharing: Sharing) -> dict[str, str]:
             raise InvalidInput(f"sysctl {name!r} is not whitelisted: it is not in a namespace of its own")
         if not allowed:
             raise InvalidInput(f"sysctl {name!r} can't be set: the container shares that with the host")
-    return dict(asked)
+    return {**_own_network(sharing), **asked}
+
+
+def _own_network(sharing: Sharing) -> dict[str, str]:
+    """Without capabilities, any port of one's own network may be bound, and neighbours be pinged: as Docker has it."""
+    if sharing.network:
+        return {}
+    last_group = 2**31 - 1 if sharing.user == "host" else idranges.SIZE - 1
+    return {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": f"0 {last_group}"}
 
 
 def _mounts(host_config: HostConfig, points: Sequence[MountPoint], around: Surroundings) -> list[Mount]:

@@ -44,6 +44,14 @@ async def test_exit_codes(rooms: Rooms, script: str, code: int) -> None:
     assert (exited.code, exited.oom_killed) == (code, False)
 
 
+async def test_any_port_of_its_own_network_can_be_bound_by_anybody(rooms: Rooms) -> None:
+    serves = "nc -l -p 80 -e echo hello & until nc 127.0.0.1 80 </dev/null; do :; done"
+    script = f"{serves}; cat /proc/sys/net/ipv4/ping_group_range"
+    host = HostConfig(network_mode="none", cap_drop=["ALL"])
+    exited, said, _ = await rooms.run("sh", "-c", script, user="alice", host=host)
+    assert (exited.code, said.split()) == (0, ["hello", "0", "65535"])
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "message"),
     [

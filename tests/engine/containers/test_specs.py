@@ -136,7 +136,7 @@ HOSTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             {"type": "RLIMIT_CORE", "soft": 2**64 - 1, "hard": 2**64 - 1},
         ],
     }),
-    ("sysctls", {"Sysctls": {"net.core.somaxconn": "9"}}, {"linux.sysctl": {"net.core.somaxconn": "9"}}),
+    ("sysctls", {"Sysctls": {"net.core.somaxconn": "9"}}, {"linux.sysctl.net.core.somaxconn": "9"}),
     ("oom score", {"OomScoreAdj": 500}, {"process.oomScoreAdj": 500}),
     ("a device", {"Devices": [{"PathOnHost": "/dev/null", "PathInContainer": "/dev/nil", "CgroupPermissions": "r"}]}, {
         "linux.devices": [
@@ -194,6 +194,7 @@ def test_a_user_namespace() -> None:
     point = MountPoint(type="bind", source="/src", destination="/dst")
     assert changed(points=(point,), id_shift=SHIFT, sharing=specs.Sharing(user="")) == {
         "linux.namespaces+": [{"type": "user"}],
+        "linux.sysctl.net.ipv4.ping_group_range": "0 65535",
         "linux.uidMappings": mapping,
         "linux.gidMappings": mapping,
         "mounts+": [
@@ -215,6 +216,7 @@ def test_shared_namespaces() -> None:
     )
     assert changed(sharing=sharing) == {
         "hostname": None,
+        "linux.sysctl": None,
         "linux.namespaces-": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "cgroup")],
         "linux.namespaces+": [{"type": "network", "path": "/proc/7/ns/net"}, {"type": "ipc", "path": "/proc/7/ns/ipc"}],
         "mounts-": [DEFAULT["mounts"][6]],
