@@ -15,7 +15,7 @@ class DockerfileError(InvalidInput):
     """
 
     def __init__(self, problem: str, line: int = 0, instruction: str = "") -> None:
-        self.problem = problem
+        self.problem = _one_line(problem)
         self.line = line
         self.instruction = instruction
         super().__init__(self._text())
@@ -39,11 +39,20 @@ class StepError(EngineError):
     """
 
     def __init__(self, problem: str, line: int, instruction: str, exit_code: int | None = None) -> None:
-        self.problem = problem
+        self.problem = _one_line(problem)
         self.line = line
         self.instruction = instruction
         self.exit_code = exit_code
-        super().__init__(f"Dockerfile:{line}: {instruction}: {problem}")
+        super().__init__(f"Dockerfile:{line}: {instruction}: {self.problem}")
+
+
+def _one_line(text: str) -> str:
+    """What a Dockerfile says may have any character in it; what is told of it is a line."""
+    return text if text.isprintable() else "".join(_shown(character) for character in text)
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 def did_you_mean(word: str, known: Iterable[str], *, fold_case: bool = False) -> str:
