@@ -12,7 +12,9 @@ import click
 from rich.console import Console
 
 from cli.output import json_option, print_json
+from engine.config import EngineConfig
 from engine.kernel.doctor import inspect_kernel
+from engine.network.doctor import inspect as inspect_networks
 
 _ROOMS = ("engine", "pipeline", "deploy", "workers", "server", "cli")
 _PROGRAMS = {
@@ -60,7 +62,7 @@ def _print(check: Check) -> None:
 
 
 def _kernel() -> Iterator[Check]:
-    for finding in inspect_kernel():
+    for finding in (*inspect_kernel(), *inspect_networks(EngineConfig())):
         yield Check(finding.name, finding.ok, finding.required, finding.detail, finding.remedy)
 
 

@@ -8,15 +8,20 @@ from ipaddress import ip_network
 from engine.config import EngineConfig
 from engine.kernel.doctor import Finding
 from engine.network import addresses, hostrules, ipv6, links, sysctl, upstream
-from engine.network.netlink import Netlink
+from engine.network.netlink import Netlink, NetlinkError
 
 
 def inspect(config: EngineConfig) -> list[Finding]:
     """For the engine with that configuration, whether it runs or not."""
-    walls = hostrules.walls(config.bridge, config.nft_table)
-    blocked = [_blocked(wall, config.bridge) for wall in walls]
-    free = Finding("forwarding", True, "no rule of others drops what containers send", required=False)
-    return [*(blocked or [free]), _ipv6(), _resolvers(config.dns), _pool(config.default_address_pool)]
+    return [*_forwarding(config), _ipv6(), _resolvers(config.dns), _pool(config.default_address_pool)]
+
+
+def _forwarding(config: EngineConfig) -> list[Finding]:
+    try:
+        blocked = hindrances(config, with_ipv6=True)
+    except NetlinkError as error:
+        return [Finding("forwarding", True, f"not looked at, only root sees rules ({error})", required=False)]
+    return blocked or [Finding("forwarding", True, "no rule of others drops what containers send", required=False)]
 
 
 def hindrances(config: EngineConfig, *, with_ipv6: bool) -> list[Finding]:

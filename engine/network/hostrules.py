@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from engine.network import nft
-from engine.network.netlink import NETFILTER, Netlink, NetlinkError, attributes
+from engine.network.netlink import NETFILTER, Netlink, attributes
 
 _GETCHAIN, _GETRULE = nft.SUBSYSTEM << 8 | 4, nft.SUBSYSTEM << 8 | 7
 _ALL = struct.pack(">BBH", 0, 0, 0)
@@ -37,13 +37,13 @@ class Wall:
 
 
 def walls(bridges: str, own_table: str) -> list[Wall]:
-    """Chains of others that drop by default and name no interface that begins with `bridges`."""
+    """Chains of others that drop by default and name no interface that begins with `bridges`.
+
+    Raises NetlinkError (EPERM) for who may not see rules.
+    """
     with Netlink(NETFILTER) as netlink:
-        try:
-            chains = netlink.dump(_GETCHAIN, _ALL)
-            rules = netlink.dump(_GETRULE, _ALL)
-        except NetlinkError:
-            return []
+        chains = netlink.dump(_GETCHAIN, _ALL)
+        rules = netlink.dump(_GETRULE, _ALL)
     return list(_walls(chains, rules, bridges, own_table))
 
 

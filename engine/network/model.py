@@ -60,7 +60,8 @@ class Endpoint(msgspec.Struct):
 class Network(msgspec.Struct):
     """One network. The drivers `host` and `null` have no subnet and no bridge; without IPv6 there is no subnet6.
 
-    `auxiliary` names addresses of the subnets that others use: no container gets one of them.
+    `auxiliary` names addresses of the subnets that others use: no container gets one of them. Until all of it is
+    there it is not `made`, and goes with the engine's next start.
     """
 
     id: str
@@ -75,6 +76,7 @@ class Network(msgspec.Struct):
     ip_range6: str = ""
     auxiliary: dict[str, str] = msgspec.field(default_factory=dict)
     bridge: str = ""
+    made: bool = True
     internal: bool = False
     attachable: bool = False
     labels: dict[str, str] = msgspec.field(default_factory=dict)

@@ -22,6 +22,7 @@ from engine.errors import Conflict, Forbidden, InvalidInput, NotFound, SystemFai
 from engine.network import addresses, doctor, ipv6, nameserver, options, veth
 from engine.network.model import Endpoint, Network, PortBinding, PortMapping
 from engine.network.names import Names
+from engine.network.netlink import NetlinkError
 from engine.network.placing import Wishes
 from engine.network.plumbing import Plumbing, endpoints_of, unplug_now
 from engine.network.pools import AddressPools
@@ -347,7 +348,10 @@ class Networks:
     def warnings(self) -> Sequence[str]:
         """What of this host stands in the networks' way, as it is now."""
         with_ipv6 = any(network.subnet6 for network in self._bridged())
-        found = doctor.hindrances(self._config, with_ipv6=with_ipv6)
+        try:
+            found = doctor.hindrances(self._config, with_ipv6=with_ipv6)
+        except NetlinkError as error:
+            return [f"the host's rules can't be looked at: {error}"]
         return [f"{finding.detail}; let it through: {finding.remedy}" for finding in found]
 
     # Small things

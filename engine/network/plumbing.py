@@ -12,6 +12,8 @@ import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
 
+import msgspec
+
 from engine.config import EngineConfig
 from engine.errors import Conflict
 from engine.network import addresses, bridge, conntrack, ipv6, links, veth
@@ -48,6 +50,7 @@ class Plumbing:
         """
         bridge.enable_forwarding()
         networks = self._store.load()
+        self._undo_halves(networks)
         _keep_ipv6(networks.values())
         with bridge.subnet_lock():
             present = {link.name for link in links.list_links(self._netlink)}
@@ -103,11 +106,15 @@ class Plumbing:
             if network.subnet6:
                 ipv6.enable_forwarding()
             try:
+                if not self._is_ours(network.bridge):
+                    # After a crash its name alone would not tell whose it is.
+                    self._store.save(msgspec.structs.replace(network, made=False))
                 self._make_bridge(network)
                 self._firewall.update_networks(_sides([*others, network]))
                 self._store.save(network)
             except BaseException:
                 bridge.remove(self._netlink, network.bridge)
+                self._store.forget(network)
                 raise
 
     def remove(self, network: Network, others: Sequence[Network]) -> None:
@@ -199,10 +206,20 @@ class Plumbing:
         """Remove interfaces that have a name of this engine and no place in its records."""
         known = {network.bridge for network in networks}
         known |= {one.host_interface for network in networks for one in network.endpoints.values()}
-        mine = (self._config.bridge, f"s{self._config.instance}", f"v{self._config.instance}")
         for name in present:
-            if name.startswith(mine) and name not in known:
+            if self._is_ours(name) and name not in known:
                 veth.unplug(self._netlink, name)
+
+    def _undo_halves(self, networks: dict[str, Network]) -> None:
+        """Remove what a crash left of networks that were being made."""
+        addresses_of = {link.name: link.mac for link in links.list_links(self._netlink)}
+        for network in [one for one in networks.values() if not one.made]:
+            if addresses_of.get(network.bridge) == addresses.mac_for(network.gateway):
+                bridge.remove(self._netlink, network.bridge)
+            self._store.forget(networks.pop(network.id))
+
+    def _is_ours(self, interface: str) -> bool:
+        return interface.startswith((self._config.bridge, f"v{self._config.instance}"))
 
 
 def unplug_now(host_interface: str) -> None:
