@@ -64,7 +64,9 @@ async def _start(room: Room, container: Container, live: Live) -> int:
     paths = room.registry.paths(container)
     if room.images.loans.has(paths.upper):
         await asyncio.to_thread(room.images.loans.recall, paths.upper)
-    lower = await asyncio.to_thread(room.images.lowerdirs, container.image)
+    lower = room.images.unpacked(container.image)
+    if lower is None:
+        lower = await asyncio.to_thread(room.images.lowerdirs, container.image)
     layers = Layered([paths.upper, *lower])
     host_network = shared.network == "host"
     borrowed = sharing.container_of(host_config.network_mode)

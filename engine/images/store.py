@@ -221,6 +221,14 @@ class ImageStore:
         self._unpack(config, chains)
         return self.layers.lowerdirs(chains[-1])
 
+    def unpacked(self, image_id: str) -> tuple[Path, ...] | None:
+        """As `lowerdirs` and at once, if everything is unpacked."""
+        chains = self.config(image_id).chain_ids
+        try:
+            return self.layers.lowerdirs(chains[-1]) if chains else (self.layers.empty,)
+        except NotFound:
+            return None
+
     def _unpack(self, config: ImageConfig, chains: Sequence[str]) -> None:
         parent: str | None = None
         for chain, diff_id in zip(chains, config.rootfs.diff_ids, strict=True):
