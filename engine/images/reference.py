@@ -46,7 +46,7 @@ class Reference:
         """Like `parse`, for a repository alone: no tag is added, and one that is there is refused."""
         reference = cls._parse_name(text)
         if reference.tag is not None or reference.digest is not None:
-            raise InvalidInput(f"invalid repository {text!r}: give it without a tag or digest")
+            raise InvalidInput(f"invalid repository {text[:200]!r}: give it without a tag or digest")
         return reference
 
     @classmethod
@@ -63,12 +63,12 @@ class Reference:
         if colon > rest.rfind("/"):
             name, tag = rest[:colon], rest[colon + 1 :]
             if not _TAG.match(tag):
-                raise InvalidInput(f"invalid reference format: {text!r} has an invalid tag")
+                raise InvalidInput(f"invalid reference format: {text[:200]!r} has an invalid tag")
         domain, path = _split_domain(name)
         if path != path.lower() and _PATH.match(path.lower()):
-            raise InvalidInput(f"invalid reference format: repository name ({path}) must be lowercase")
+            raise InvalidInput(f"invalid reference format: repository name ({path[:200]}) must be lowercase")
         if not _PATH.match(path) or not _DOMAIN.match(domain):
-            raise InvalidInput(f"invalid reference format: {text!r}")
+            raise InvalidInput(f"invalid reference format: {text[:200]!r}")
         if len(domain) + 1 + len(path) > _MAX_NAME:
             raise InvalidInput(f"repository name must not be more than {_MAX_NAME} characters")
         return cls(domain, path, tag, digest if at else None)
