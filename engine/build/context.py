@@ -38,7 +38,7 @@ from engine.errors import InvalidInput, SystemFailure
 from engine.images import tarstream
 from engine.images.compression import decompressed
 
-MAX_ENTRIES = 2_000_000
+MAX_ENTRIES = 750_000
 _AHEAD = 4 << 20
 _KINDS = {
     tarstream.REGULAR: FILE, tarstream.SYMLINK: LINK, tarstream.CHAR: CHAR, tarstream.BLOCK_DEVICE: BLOCK,
