@@ -62,6 +62,7 @@ def _host(value: str) -> str:
 @click.option("-G", "--group", default=_DEFAULT.group, show_default=True, help="Who may use the socket.")
 @click.option("--registry-mirror", "mirrors", multiple=True, metavar="URL", callback=_mirrors)
 @click.option("--insecure-registry", "insecure", multiple=True, metavar="HOST[:PORT]")
+@click.option("--registry-config", type=_FILE, help="A config.json with credentials for clients that send none.")
 @click.option(
     "--dns", multiple=True, metavar="ADDRESS", callback=_addresses, help="Resolvers to use instead of the host's."
 )
@@ -93,6 +94,7 @@ def engine(
     group: str,
     mirrors: tuple[str, ...],
     insecure: tuple[str, ...],
+    registry_config: Path | None,
     dns: tuple[str, ...],
     labels: tuple[str, ...],
     pools: tuple[str, ...],
@@ -122,6 +124,7 @@ def engine(
         group=group,
         registry_mirrors=mirrors,
         insecure_registries=insecure,
+        registry_config=registry_config,
         dns=dns,
         labels=_labels(labels),
         trust_host_ca=trust_host_ca,

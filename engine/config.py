@@ -24,7 +24,8 @@ class EngineConfig:
     `data_root` holds what lasts (images, containers, volumes, networks), `exec_root` what ends with the
     machine (sockets, the zygote's records). `hosts` are `unix://PATH` or `tcp://HOST:PORT`. With
     `live_restore` containers outlive the engine's stop; else they get `shutdown_timeout` seconds to end. Builds
-    may download from public addresses and from `build_networks` (CIDR).
+    may download from public addresses and from `build_networks` (CIDR). `registry_config` is a config.json of
+    Docker's: who to be at a registry when a client does not say it.
     """
 
     data_root: Path = Path("/var/lib/shipway/engine")
@@ -34,6 +35,7 @@ class EngineConfig:
     group: str = "shipway"
     registry_mirrors: tuple[str, ...] = ()
     insecure_registries: tuple[str, ...] = ()
+    registry_config: Path | None = None
     dns: tuple[str, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
     default_address_pool: str = "172.20.0.0/14"

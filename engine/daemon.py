@@ -139,7 +139,9 @@ async def _open_on(config: EngineConfig, launcher: Launcher) -> Rooms:
     await _remove_ended(containers)
     await networks.reconcile({container.id for container in containers.list() if container.state.alive})
     run_step = partial(run_ephemeral, launcher, networks, config)
-    registry = RegistryClient(insecure=config.insecure_registries, mirrors=config.registry_mirrors)
+    registry = RegistryClient(
+        insecure=config.insecure_registries, mirrors=config.registry_mirrors, credentials=config.registry_config
+    )
     return Rooms(
         config=config,
         launcher=launcher,

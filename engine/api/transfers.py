@@ -14,7 +14,7 @@ from engine.api.call import Call
 from engine.api.credentials import auth_from
 from engine.api.images import publish, reference_of
 from engine.api.router import Routes
-from engine.errors import EngineError, InvalidInput, NotFound
+from engine.errors import EngineError, Forbidden, InvalidInput, NotFound, Unauthorized
 from engine.images.archive.load import load
 from engine.images.archive.plain import import_tar
 from engine.images.archive.save import save
@@ -54,22 +54,32 @@ async def _pull(call: Call, reference: Reference, auth: Auth | None, say: progre
     """Says nothing until the image is found: what is not there is then told by the answer's status."""
     before = _known(call, reference)
     begun = False
+    early: list[dict[str, Any]] = []
 
     def tell(message: dict[str, Any]) -> None:
         nonlocal begun
+        if not begun and "id" not in message and "progressDetail" in message:
+            early.append(message)  # of a pause, or of a mirror: nothing is found yet
+            return
         if not begun:
             begun = True
             say({"status": f"Pulling from {reference.path}", "id": reference.tag or reference.digest})
+            for one in early:
+                say(one)
         say(message)
 
-    image = await pull(
-        call.rooms.registry,
-        reference,
-        call.rooms.images,
-        platform=call.text("platform") or None,
-        auth=auth,
-        progress=progress.Layers(tell, call.rooms.metrics.layer_bytes.labels("in")),
-    )
+    try:
+        image = await pull(
+            call.rooms.registry,
+            reference,
+            call.rooms.images,
+            platform=call.text("platform") or None,
+            auth=auth,
+            progress=progress.Layers(tell, call.rooms.metrics.layer_bytes.labels("in")),
+        )
+    except (Unauthorized, Forbidden) as error:
+        # As dockerd: at a 401 of ours the docker command would stop and ask for a password.
+        raise NotFound(str(error)) from None
     digest = image.manifest.digest if image.manifest else image.id
     tell({"status": f"Digest: {digest}"})
     state = "Image is up to date" if before == image.id else "Downloaded newer image"

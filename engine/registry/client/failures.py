@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from email.utils import parsedate_to_datetime
 
 import msgspec
 from aiohttp import ClientError, ClientResponse
@@ -60,6 +62,17 @@ async def explain(response: ClientResponse) -> str:
 def one_line(text: str) -> str:
     """Printable, on one line, not too long: what a stranger sent ends up in logs and terminals."""
     return _UNPRINTABLE.sub(" ", text).strip()[:_LINE]
+
+
+def retry_after(text: str) -> float | None:
+    """Seconds to wait, as a `Retry-After` says them: a number, or a date (RFC 9110, 10.2.3)."""
+    text = text.strip()
+    if text.isascii() and text.isdigit() and len(text) < 7:
+        return float(text)
+    try:
+        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
+    except (ValueError, OverflowError):
+        return None
 
 
 def failure(status: int, what: str, why: str, wait: float | None = None) -> EngineError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 
@@ -21,6 +23,20 @@ Progress = Callable[[ProgressEvent], None]
 
 def silent(event: ProgressEvent) -> None:
     """Reports to nobody."""
+
+
+listener: ContextVar[Progress] = ContextVar("listener", default=silent)
+"""Whom to tell about what is nobody's layer, such as a pause: tasks inherit it from the pull that began them."""
+
+
+@contextmanager
+def listening(progress: Progress) -> Iterator[None]:
+    """Tells `progress` of the pauses in what is done within."""
+    token = listener.set(progress)
+    try:
+        yield
+    finally:
+        listener.reset(token)
 
 
 class Meter:

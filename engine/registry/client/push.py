@@ -18,7 +18,7 @@ from engine.images.store import ImageStore
 from engine.registry.client import blobs, manifests
 from engine.registry.client.auth import Auth
 from engine.registry.client.packing import pack_and_send
-from engine.registry.client.progress import Meter, Progress, ProgressEvent, silent
+from engine.registry.client.progress import Meter, Progress, ProgressEvent, listening, silent
 from engine.registry.client.remote import Remote
 from engine.registry.client.together import together
 from engine.registry.client.transport import RegistryClient
@@ -56,13 +56,14 @@ async def push(
     endpoint = await client.endpoint(reference.domain)
     remote = Remote(client, endpoint, reference.path, auth, actions="pull,push")
     try:
-        if known is not None and await manifests.head(remote, known[1].digest) is not None:
-            for diff_id in dict.fromkeys(image.config.rootfs.diff_ids):
-                progress(ProgressEvent(digests.short(diff_id), "Layer already exists"))
-            data, described = known
-        else:
-            data, described = await _bring(remote, store, image, known, progress)
-        await manifests.put(remote, reference.tag, data, described.media_type)
+        with listening(progress):
+            if known is not None and await manifests.head(remote, known[1].digest) is not None:
+                for diff_id in dict.fromkeys(image.config.rootfs.diff_ids):
+                    progress(ProgressEvent(digests.short(diff_id), "Layer already exists"))
+                data, described = known
+            else:
+                data, described = await _bring(remote, store, image, known, progress)
+            await manifests.put(remote, reference.tag, data, described.media_type)
     except (Unauthorized, Forbidden) as error:
         raise type(error)(f"denied: requested access to the resource {remote.name} is denied: {error}") from None
     for digest in (image.id, *(layer.digest for layer in _layers(data, described))):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,11 +22,13 @@ from yarl import URL
 from engine.errors import Forbidden, InvalidInput, NotFound, Unauthorized, Unavailable
 from engine.registry.client import auth as auths
 from engine.registry.client import challenge as challenges
+from engine.registry.client import credentials as known
 from engine.registry.client import endpoint as endpoints
 from engine.registry.client.auth import Auth, Token, Tokens
 from engine.registry.client.challenge import Challenge
 from engine.registry.client.endpoint import Endpoint
-from engine.registry.client.failures import Transient, explain, failure, one_line, read_bounded
+from engine.registry.client.failures import Transient, explain, failure, one_line, read_bounded, retry_after
+from engine.registry.client.progress import ProgressEvent, listener
 
 T = TypeVar("T")
 Body = Callable[[], bytes | AsyncIterator[bytes]]
@@ -33,6 +36,10 @@ Body = Callable[[], bytes | AsyncIterator[bytes]]
 
 _READ_BUFFER = 1 << 20
 _MOST_REDIRECTS = 5
+_TOLD_SECONDS = 1.0
+"""Pauses from here on are told to whoever waits."""
+_KNOWN_SECONDS = 60.0
+"""How long what a credential helper said is believed."""
 _UNPACKERS = 16
 _MOST_TOKEN = 256 << 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -56,7 +63,8 @@ class RegistryClient:
     `insecure` names registries (HOST[:PORT] or CIDR) whose certificate need not be right and that may be spoken
     to in plain HTTP, as loopback always may. `mirrors` stand before Docker Hub. `ca` is trusted besides the
     system's roots. `trusted_realms` may receive passwords although they belong to another domain. `parallel`
-    bounds the layers under way in one pull or push.
+    bounds the layers under way in one pull or push. `credentials` is a config.json of Docker's: who we are where a
+    caller gives no `auth`.
     """
 
     def __init__(
@@ -69,12 +77,15 @@ class RegistryClient:
         trusted_realms: tuple[str, ...] = (),
         patience: Patience | None = None,
         parallel: int = 4,
+        credentials: Path | None = None,
     ) -> None:
         self.insecure = insecure
         self.mirrors = mirrors
         self.patience = patience or Patience()
         self.parallel = parallel
         self._ca = ca
+        self._config = credentials
+        self._known: dict[str, tuple[Auth | None, float]] = {}
         self._certificates = certificates
         self._trusted = trusted_realms
         self._tokens = Tokens()
@@ -156,9 +167,24 @@ class RegistryClient:
             return (asked or 0.0) > patience.longest or stop_after_attempt(patience.attempts)(state)
 
         retrying = AsyncRetrying(
-            stop=enough, wait=pause, retry=retry_if_exception_type(Transient), reraise=True, sleep=asyncio.sleep
+            stop=enough,
+            wait=pause,
+            retry=retry_if_exception_type(Transient),
+            reraise=True,
+            sleep=asyncio.sleep,
+            before_sleep=_tell,
         )
         return await retrying(work)
+
+    async def _known_auth(self, domain: str) -> Auth | None:
+        """Who we are at a registry, where the caller has not said it. Raises InvalidInput."""
+        if self._config is None:
+            return None
+        found, until = self._known.get(domain, (None, 0.0))
+        if until < time.monotonic():
+            found = await asyncio.to_thread(known.find, domain, self._config)
+            self._known[domain] = (found, time.monotonic() + _KNOWN_SECONDS)
+        return found
 
     @asynccontextmanager
     async def request(
@@ -179,6 +205,8 @@ class RegistryClient:
         `what` begins the line of every error. Raises Transient for what may pass, and the kinds of
         `failures.failure` for the rest; also for failures while the caller reads the answer.
         """
+        if auth is None:
+            auth = await self._known_auth(endpoint.domain)
         asked_again = False
         target = url
         hops = 0
@@ -378,9 +406,15 @@ def join(url: URL, location: str, what: str) -> URL:
     return target
 
 
+def _tell(state: RetryCallState) -> None:
+    """Says why it takes longer, where it takes long enough to ask oneself."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    if state.upcoming_sleep >= _TOLD_SECONDS and error is not None:
+        listener.get()(ProgressEvent(None, f"Retrying in {state.upcoming_sleep:.0f} s: {error}"))
+
+
 def _retry_after(response: ClientResponse) -> float | None:
-    text = response.headers.get("Retry-After", "").strip()
-    return float(text) if text.isascii() and text.isdigit() and len(text) < 7 else None
+    return retry_after(response.headers.get("Retry-After", ""))
 
 
 def _proxy_for(url: URL) -> str | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import docker
 import pytest
 
+from engine.registry.server.access.accounts import Accounts
 from tests.deploy.registries import debian, ours
 from tests.engine.api.wire import BUSYBOX, Wire
 
@@ -77,6 +79,16 @@ def test_what_is_not_there(wire: Wire, client: docker.DockerClient, registry: st
 def test_a_registry_that_is_down(wire: Wire, client: docker.DockerClient) -> None:
     with pytest.raises(docker.errors.APIError, match=r"Cannot connect|refused"):
         client.images.pull("127.0.0.1:1/x", tag="1")
+
+
+def test_a_registry_that_wants_to_know_who_asks(wire: Wire, tmp_path: Path) -> None:
+    """404 as dockerd's: at a 401 the docker command stops and asks for a password, in a pipeline for ever."""
+    with ours(tmp_path) as url:
+        Accounts(tmp_path / "data").add("ada", "password of ada")
+        name = f"{url.removeprefix('http://')}/ada/secret"
+        answer = wire.ask("POST", f"/images/create?fromImage={name}&tag=1")
+    assert answer.status == 404
+    assert f"pull access denied for {name}".encode() in answer.body
 
 
 def test_login(wire: Wire) -> None:

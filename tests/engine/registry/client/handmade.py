@@ -61,7 +61,7 @@ class Handmade:
             "schemaVersion": 2,
             "mediaType": OCI_MANIFEST,
             "config": await self.descriptor(config, OCI_CONFIG),
-            "layers": [await self.descriptor(gzip.compress(tar, 1, mtime=0), media_type)],
+            "layers": [await self.descriptor(gzip.compress(tar, 9, mtime=0), media_type)],
             **changed,
         }
         return await self.manifest(manifest, tag)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from contextlib import AsyncExitStack
 
@@ -59,6 +60,26 @@ async def test_basic_credentials(closed, client, new_store, make_image):
     image = make_image(here, FILES)
     await push(client, here, image, reference, auth=ANN)
     assert files_of(there, await pull(client, reference, there, auth=ANN)) == FILES
+
+
+@pytest.fixture(params=["closed", "tokens"])
+def host(request):
+    """A registry that wants basic credentials, and one that wants tokens."""
+    found = request.getfixturevalue(request.param)
+    return found if isinstance(found, str) else found[0]
+
+
+async def test_what_docker_login_left_serves_who_says_nothing(host, new_store, make_image, tmp_path):
+    pair = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"auths": {host: {"auth": pair}}}))
+    here, there, nowhere = new_store(), new_store(), new_store()
+    reference = Reference.parse(f"{host}/app:1")
+    async with RegistryClient(patience=PATIENCE, credentials=config) as client:
+        await push(client, here, make_image(here, FILES), reference)
+        assert files_of(there, await pull(client, reference, there)) == FILES
+        with pytest.raises(Unauthorized):
+            await pull(client, reference, nowhere, auth=Auth(USER, "wrong"))
 
 
 @pytest.mark.parametrize("auth", [None, Auth(USER, "wrong")])

@@ -11,7 +11,7 @@ import pytest
 from engine.errors import InvalidInput, Unavailable
 from engine.images.manifest import parse
 from engine.images.reference import Reference
-from engine.registry.client import Patience, RegistryClient, pull, push
+from engine.registry.client import Patience, ProgressEvent, RegistryClient, pull, push
 from tests.engine.registry.client.conftest import PATIENCE, files_of, is_empty
 from tests.engine.registry.client.faults import cut, status, take
 
@@ -64,8 +64,12 @@ async def test_retry_after_is_heeded(faulty, there, store):
     faulty.faults.on("GET", "/manifests/", status(429, Retry_After="1"))
     async with RegistryClient(patience=Patience(first=0.001, longest=2)) as client:
         began = time.monotonic()
-        await pull(client, reference, store)
+        told: list[ProgressEvent] = []
+        await pull(client, reference, store, progress=told.append)
         assert time.monotonic() - began >= 1
+    (said,) = [event.status for event in told if event.status.startswith("Retrying")]
+    assert said.startswith("Retrying in 1 s: manifest of ")
+    assert "the registry limits its rate, it asks for 1 s of patience" in said
 
 
 async def test_who_asks_for_too_much_patience_is_told_of(faulty, there, client, store):

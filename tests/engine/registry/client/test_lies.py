@@ -9,6 +9,8 @@ import pytest
 
 from engine.errors import EngineError, InvalidInput, Unavailable
 from engine.images.reference import Reference
+from engine.images.store import ImageStore
+from engine.images.unpack import Limits
 from engine.registry.client import pull
 from tests.engine.registry.client.conftest import files_of, is_empty
 from tests.engine.registry.client.faults import body, cut, status
@@ -107,6 +109,20 @@ async def test_a_layer_that_leads_out(ours, client, store):
         await pull(client, Reference.parse(f"{ours.host}/app:1"), store)
     assert is_empty(store)
     assert not list(store.root.parent.rglob("escaped"))
+
+
+async def test_a_layer_that_is_a_bomb(ours, client, tmp_path):
+    """One byte of it becomes a thousand. The limit counts from a gigabyte on; here from less, for the disk's sake."""
+    await Handmade(ours, "app").image({"zeros": bytes(64 << 20)}, "1")
+    store = ImageStore(tmp_path / "bounded", limits=Limits(ratio_floor=8 << 20))
+    try:
+        with pytest.raises(InvalidInput, match="grows more than 250 times: refused as a bomb") as caught:
+            await pull(client, Reference.parse(f"{ours.host}/app:1"), store)
+        assert "\n" not in str(caught.value)
+        assert is_empty(store)
+        assert not list(store.root.glob("unpacking/*/*"))
+    finally:
+        store.close()
 
 
 @pytest.mark.parametrize("announced", [True, False])

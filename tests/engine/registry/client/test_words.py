@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import email.utils
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from engine.registry.client import Auth, credentials, domain_of
 from engine.registry.client.auth import Tokens, may_know_password, token_request
 from engine.registry.client.challenge import Challenge, parse
 from engine.registry.client.endpoint import candidates, check_reach, is_insecure, is_loopback
+from engine.registry.client.failures import retry_after
 from engine.registry.client.transport import join
 
 # -- challenges
@@ -285,3 +288,22 @@ def test_helpers_that_fail(tmp_path, monkeypatch, script, why):
 def test_a_helper_is_a_name_and_no_path(tmp_path):
     with pytest.raises(InvalidInput, match="invalid name of a credential helper"):
         credentials.find("r.example.com", _write(tmp_path, credsStore="../../bin/sh"))
+
+
+@pytest.mark.parametrize(
+    ("text", "least", "most"),
+    [
+        ("3", 3, 3),
+        (email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True), 1, 91),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
+    ],
+)
+def test_how_long_to_wait(text, least, most):
+    seconds = retry_after(text)
+    assert seconds is not None
+    assert least <= seconds <= most
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1", "1e9", "²", "99999999"])
+def test_waits_that_are_none(text):
+    assert retry_after(text) is None
