@@ -120,6 +120,15 @@ def restrict(folder: str, rules: Iterable[Mapping[str, Any]]) -> None:
         os.close(group)
 
 
+def loadable() -> bool:
+    """Whether this kernel takes such programs, from this process."""
+    try:
+        _load(Devices([{"allow": False}]).program())
+    except OSError:
+        return False
+    return True
+
+
 def _load(program: bytes) -> int:
     if program in _loaded:
         return _loaded[program]

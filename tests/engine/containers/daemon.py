@@ -21,6 +21,7 @@ from docker.utils.socket import frames_iter
 
 from engine.config import EngineConfig
 from scripts.baseimages import busybox_root
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -128,7 +129,7 @@ def running() -> Iterator[Daemon]:
 
 def wait_for(condition: Callable[[], Any], what: str, timeout: float = 20.0) -> Any:
     """The first true value of `condition()`."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout * PATIENCE
     while not (value := condition()):
         assert time.monotonic() < deadline, f"{what} did not happen within {timeout:g} s"
         time.sleep(0.005)

@@ -26,6 +26,7 @@ from engine.images.store import ImageStore
 from engine.kernel.cgroup.host import groups_below
 from engine.network import Networks
 from engine.runtime.launcher import Exit, Launcher
+from tests.patience import PATIENCE
 
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1001:Alice:/home/alice:/bin/sh\n"
 GROUP = "root:x:0:\nalice:x:1001:\nwheel:x:10:alice\ntty:x:5:\n"
@@ -96,7 +97,7 @@ async def output(session: Session) -> bytes:
 
 async def eventually(condition: Callable[[], Any], what: str, timeout: float = 10.0) -> Any:
     """The first true value of `condition()`."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout * PATIENCE
     while not (value := condition()):
         assert time.monotonic() < deadline, f"{what} did not happen within {timeout:g} s"
         await asyncio.sleep(0.005)
