@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from engine.errors import Conflict, SystemFailure
+from engine.kernel import libc
 from engine.kernel.cgroup.host import groups_below
 from engine.runtime.launcher import ExecFailed, Launcher
 from engine.runtime.spec import (
@@ -262,3 +263,39 @@ def test_mappings_have_the_specifications_names() -> None:
     plain = json.loads(encode(spec))
     assert plain["linux"]["uidMappings"] == [{"containerID": 0, "hostID": 100000, "size": 65536}]
     assert decode(encode(spec)) == spec
+
+
+async def test_a_container_that_is_to_start_at_once_does_or_says_why_not(box: Box) -> None:
+    spec = make_spec("sh", "-c", "echo here; exit 3")
+    pid = await box.launcher.create("one", spec, rootfs=box.overlay("one"), log=box.log("one"), start=True)
+    assert pid > 0
+    assert (await box.launcher.wait("one")).code == 3
+    assert [entry["log"] for entry in box.entries()] == ["here\n"]
+    await box.launcher.delete("one")
+
+    with pytest.raises(ExecFailed, match="not found"):
+        await box.launcher.create("two", make_spec("nosuch"), rootfs=box.overlay("two"), log=None, start=True)
+    await box.launcher.delete("two")
+    assert await box.launcher.list() == []
+
+
+async def test_the_zygote_keeps_none_of_the_hosts_mounts_busy(exec_root: Path, tmp_path: Path) -> None:
+    libc.mount("tmpfs", str(tmp_path), "tmpfs")
+    try:
+        launcher = await Launcher.connect(exec_root, f"/shipway/test-{exec_root.name}")
+        seen = {line.split()[4] for line in Path(f"/proc/{_zygote(exec_root)}/mountinfo").read_text().splitlines()}
+        await launcher.shutdown()
+    finally:
+        # Which succeeds only if nobody else has it.
+        libc.umount(str(tmp_path))
+    assert str(tmp_path) not in seen
+    assert {"/", "/proc", "/sys", "/dev"} <= seen
+
+
+def _zygote(exec_root: Path) -> int:
+    [pid] = [
+        each.pid
+        for each in psutil.process_iter(["cmdline"])
+        if str(exec_root) in (each.info["cmdline"] or [])
+    ]
+    return pid
