@@ -19,7 +19,7 @@ from engine.build.context import receive
 from engine.build.problems import StepError
 from engine.build.registrycache import RegistryCaches
 from engine.build.remotecontext import RemoteContext
-from engine.build.request import BuildRequest
+from engine.build.request import ENTITLEMENTS, BuildRequest
 from engine.containers import resources, times
 from engine.containers.hostconfig import Limits, Ulimit
 from engine.containers.model import from_json
@@ -115,6 +115,7 @@ def _request(call: Call, source: RemoteContext) -> BuildRequest:
         security_opt=_names(call, "securityopt"),
         secrets=_secrets(call),
         ssh=_ssh(call),
+        entitlements=_entitlements(call),
         cache_from=(*_names(call, "cachefrom"), *cached),
         cache_to=(*_names(call, "cacheto"), *cached),
     )
@@ -165,6 +166,14 @@ def _secrets(call: Call) -> dict[str, bytes]:
 def _ssh(call: Call) -> dict[str, Path]:
     """X-Build-Ssh: ids and the agents' sockets on the engine's host."""
     return {name: Path(str(path)) for name, path in call.header_json("X-Build-Ssh").items()}
+
+
+def _entitlements(call: Call) -> frozenset[str]:
+    """X-Build-Allow: what `docker buildx build --allow` would say, with commas in between."""
+    asked = frozenset(name.strip() for name in call.request.headers.get("X-Build-Allow", "").split(",") if name.strip())
+    for name in asked - ENTITLEMENTS:
+        raise InvalidInput(f"header X-Build-Allow: {name[:100]!r} is none of {', '.join(sorted(ENTITLEMENTS))}")
+    return asked
 
 
 def _hosts(call: Call) -> tuple[str, ...]:

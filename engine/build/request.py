@@ -9,6 +9,9 @@ from pathlib import Path
 from engine.build.context import Context
 from engine.containers.hostconfig import Limits
 
+HOST_NETWORK, INSECURE = "network.host", "security.insecure"
+ENTITLEMENTS = frozenset({HOST_NETWORK, INSECURE})
+
 
 @dataclass(frozen=True)
 class BuildRequest:
@@ -37,6 +40,6 @@ class BuildRequest:
     security_opt: tuple[str, ...] = ()
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     ssh: Mapping[str, Path] = field(default_factory=dict)
-    allow_insecure: bool = False  # RUN --security=insecure
+    entitlements: frozenset[str] = frozenset()  # of ENTITLEMENTS: what a Dockerfile can't ask for by itself
     cache_from: tuple[str, ...] = ()
     cache_to: tuple[str, ...] = ()

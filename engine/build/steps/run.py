@@ -18,7 +18,7 @@ from engine.build.hostca import TARGET as CA_TARGET
 from engine.build.hostca import VARIABLES as CA_VARIABLES
 from engine.build.mounts import Mount
 from engine.build.problems import DockerfileError, did_you_mean
-from engine.build.request import BuildRequest
+from engine.build.request import HOST_NETWORK, INSECURE, BuildRequest
 from engine.build.steps.binds import Behind, copy_out
 from engine.build.steps.workspace import Workspace
 from engine.build.threads import in_thread
@@ -64,8 +64,11 @@ class RunPreparation:
     async def prepare(self, lower: tuple[Path, ...], host_ca: Path | None) -> Prepared:
         """Everything in place. Raises DockerfileError for a mount that can't be made."""
         run = self._run
-        if run.privileged and not self._request.allow_insecure:
-            raise Forbidden("RUN --security=insecure is not allowed: start the build with --allow security.insecure")
+        request = self._request
+        if run.privileged and INSECURE not in request.entitlements:
+            raise Forbidden(f"--security=insecure is not allowed: the build must be given {INSECURE}")
+        if run.network == "host" and request.network != "host" and HOST_NETWORK not in request.entitlements:
+            raise Forbidden(f"--network=host is not allowed: the build must have that network, or {HOST_NETWORK}")
         for name in _STUB_FOLDERS:
             (self._stubs / name).mkdir(exist_ok=True)
         for name in _STUB_FILES:
@@ -82,7 +85,6 @@ class RunPreparation:
             self._mounts.append(StepMount(CA_TARGET, host_ca, read_only=True))
             for name in CA_VARIABLES:
                 env.setdefault(name, CA_TARGET)
-        request = self._request
         step = Step(
             args=run.argv,
             env=tuple(f"{name}={value}" for name, value in env.items()),

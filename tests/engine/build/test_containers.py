@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from engine.build import Builder, BuildEvent, BuildRequest, StepError, StepOutput
+from engine.build.request import ENTITLEMENTS
 from engine.config import EngineConfig
 from engine.containers import idranges
 from engine.containers.ephemeral import run_ephemeral
@@ -143,7 +144,7 @@ RUN {rights}--mount=from=second,source=/d,target=/m,rw --mount=from=second,sourc
     for each in /ro /rof; do mount -o remount,bind,rw $each; echo z > $each; echo z > $each/four; done; true
 RUN --mount=from=second,source=/d,target=/m cat /m/four /m/e/three
 """,
-        allow_insecure=True,
+        entitlements=ENTITLEMENTS,
         no_cache=True,
     )
     assert engine.said().split()[:2] == ["y", "x"]
@@ -196,7 +197,7 @@ RUN --mount=type=secret,id=s,uid=250000 cat /run/secrets/s && id -u
     assert (folder / "x").stat().st_uid == 0
     assert (folder / "x").stat().st_mode & 0o7777 == 0o4755
     assert (folder / "bin/busybox").stat().st_uid == 200000
-    await engine.build("FROM base\nRUN --network=host cat /proc/self/uid_map\n")
+    await engine.build("FROM base\nRUN --network=host cat /proc/self/uid_map\n", entitlements=ENTITLEMENTS)
     assert engine.said().split()[1] == "0"
     assert not engine.builder._ranges._lent
 

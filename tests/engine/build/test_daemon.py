@@ -197,6 +197,19 @@ def test_failures_are_told_with_line_and_code(daemon: Daemon) -> None:
     assert daemon.residue() == []
 
 
+@pytest.mark.parametrize(
+    ("option", "name"), [("--network=host", "network.host"), ("--security=insecure", "security.insecure")]
+)
+def test_a_dockerfile_alone_gets_no_more_than_it_is_given(daemon: Daemon, option: str, name: str) -> None:
+    text = f"FROM base\nRUN {option} true\n"
+    assert error(daemon.build(text)) == (
+        f"Dockerfile:2: RUN: {option} is not allowed: the build must "
+        + (f"have that network, or {name}" if "network" in option else f"be given {name}")
+    )
+    assert not error(daemon.build(text, headers={"X-Build-Allow": f"{name},"}))
+    assert name in str(daemon.build(text, headers={"X-Build-Allow": "everything"})[0])
+
+
 @pytest.mark.parametrize("remote", ["http://127.0.0.1:9/x.tar", "http://[::1]/a.git", "nonsense"])
 def test_contexts_from_addresses_are_under_the_policy(daemon: Daemon, remote: str) -> None:
     with contextlib.closing(daemon.send("", remote=remote)) as response:
