@@ -273,6 +273,7 @@ class Executions:
             security.decide(host_config),
             hostname=container.hostname,
             rlimits=host_config.ulimits,
+            oom_score_adj=host_config.oom_score_adj,
         )
 
     def _files(self, container: Container) -> Layered:

@@ -139,6 +139,17 @@ def write(path: str, value: str) -> None:
         os.close(fd)
 
 
+def weigh(path: str, device: Mapping[str, int], weight: int) -> None:
+    """The weight of one disk."""
+    number = f"{device['major']}:{device['minor']}"
+    try:
+        write(path, f"{number} {weight}")
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        raise OSError(error.errno, "this disk's i/o scheduler knows no weights: bfq does", number) from None
+
+
 def read(path: str) -> str:
     """The file's text; empty where there is no such file."""
     try:

@@ -10,7 +10,7 @@ import select
 import time
 from collections.abc import Callable
 
-from engine.kernel.cgroup.base import Cgroup, flat, number, read, triples, write
+from engine.kernel.cgroup.base import Cgroup, flat, number, read, triples, weigh, write
 
 TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class CgroupV1(Cgroup):
             if block.get("weight"):
                 write(path, str(block["weight"]))
             for device in block.get("weightDevice") or ():
-                write(f"{path}_device", f"{device['major']}:{device['minor']} {device['weight']}")
+                weigh(f"{path}_device", device, device["weight"])
             break
         for key, file in _THROTTLES.items():
             for device in block.get(key) or ():

@@ -9,7 +9,7 @@ import select
 import time
 from collections.abc import Callable
 
-from engine.kernel.cgroup.base import Cgroup, flat, make, number, read, write
+from engine.kernel.cgroup.base import Cgroup, flat, make, number, read, weigh, write
 from engine.kernel.cgroup.devices import restrict
 
 TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
@@ -104,7 +104,7 @@ class CgroupV2(Cgroup):
             if block.get("weight"):
                 self._set(file, f"default {convert(block['weight'])}")
             for device in block.get("weightDevice") or ():
-                self._set(file, f"{device['major']}:{device['minor']} {convert(device['weight'])}")
+                weigh(f"{self._folder}/{file}", device, convert(device["weight"]))
         for key, word in _LIMITS.items():
             for device in block.get(key) or ():
                 self._set("io.max", f"{device['major']}:{device['minor']} {word}={device['rate']}")

@@ -47,7 +47,8 @@ async def test_the_end_of_a_child_for_want_of_memory_is_told_while_its_parent_ru
 
 
 async def test_an_execution_is_held_by_the_same_limits(rooms: Rooms) -> None:
-    made = await rooms.start("sleep", "100", host=host(PidsLimit=20, Memory=64 << 20))
+    made = await rooms.start("sleep", "100", host=host(PidsLimit=20, Memory=64 << 20, OomScoreAdj=77))
+    assert (await rooms.exec(made, "cat", "/proc/self/oom_score_adj"))[1] == "77\n"
     group = cgroup(f"{rooms.config.cgroup_parent}/{made}")
     _, told = await rooms.exec(made, "sh", "-c", "for i in $(seq 30); do sleep 100 & done; wait")
     assert "can't fork" in told
