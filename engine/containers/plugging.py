@@ -84,16 +84,35 @@ async def attach(room: Room, container: Container, network: str, wanted: Endpoin
     )
     if endpoint.ports:
         container.network_settings.ports = bindings(container, endpoint.ports)
-    wanted.network_id, wanted.endpoint_id = endpoint.network_id, endpoint.id
-    wanted.ip_address, wanted.ip_prefix_len = endpoint.ip, endpoint.prefix
-    wanted.global_ipv6_address, wanted.global_ipv6_prefix_len = endpoint.ip6, endpoint.prefix6
-    wanted.gateway, wanted.ipv6_gateway = endpoint.gateway, endpoint.gateway6
-    wanted.dns_names = list(dict.fromkeys(names))
-    wanted.desired_mac, wanted.mac_address = wanted.mac_address, endpoint.mac
+    _note(wanted, endpoint)
     room.events.publish(
         "network", "connect", endpoint.network_id, {"container": container.id, "name": network, "type": "bridge"}
     )
     return endpoint
+
+
+def _note(wanted: EndpointSettings, endpoint: Endpoint) -> None:
+    wanted.network_id, wanted.endpoint_id = endpoint.network_id, endpoint.id
+    wanted.ip_address, wanted.ip_prefix_len = endpoint.ip, endpoint.prefix
+    wanted.global_ipv6_address, wanted.global_ipv6_prefix_len = endpoint.ip6, endpoint.prefix6
+    wanted.gateway, wanted.ipv6_gateway = endpoint.gateway, endpoint.gateway6
+    wanted.dns_names = list(endpoint.aliases)
+    wanted.desired_mac, wanted.mac_address = wanted.mac_address, endpoint.mac
+
+
+def recall(room: Room, container: Container) -> None:
+    """What a container that runs has of its networks, where a crash came before its record said so."""
+    settings = container.network_settings
+    there = {room.networks.get(one.network_id).name: one for one in room.networks.endpoints(container.id)}
+    had = {name: wanted for name, wanted in settings.networks.items() if wanted.endpoint_id}
+    if {name: one.id for name, one in there.items()} == {name: wanted.endpoint_id for name, wanted in had.items()}:
+        return
+    for wanted in had.values():
+        forget(container, wanted)
+    for name, endpoint in there.items():
+        _note(settings.networks.setdefault(name, EndpointSettings()), endpoint)
+    settings.ports = bindings(container, [port for endpoint in there.values() for port in endpoint.ports])
+    settings.sandbox_key = f"/proc/{container.state.pid}/ns/net"
 
 
 def is_published(container: Container) -> bool:

@@ -82,6 +82,7 @@ async def _one(
         if there.started_at:
             state.started_at = times.rfc3339(times.from_unix(there.started_at))
         state.finished_at = times.ZERO
+        plugging.recall(room, container)
         room.registry.save(container)
         room.watch_memory(container, there.cgroup)
         running(container)

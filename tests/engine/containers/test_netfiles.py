@@ -45,6 +45,12 @@ def test_resolvers(host: dict[str, list[str]], servers: tuple[str, ...], expecte
     assert resolv(HostConfig(**host), servers, HOST) == expected
 
 
+@pytest.mark.parametrize(("options", "last"), [([], "ndots:2"), (["rotate"], "rotate ndots:0")])
+def test_the_engines_own_resolver_stands_before_all_others(options: list[str], last: str) -> None:
+    text = resolv(HostConfig(dns=["1.1.1.1"], dns_options=options), ("10.2.2.2",), HOST, own="127.0.0.11")
+    assert text == f"nameserver 127.0.0.11\nsearch lan example.org\noptions {last}\n"
+
+
 def test_a_host_with_only_its_own_resolver_gives_public_ones() -> None:
     assert "8.8.8.8" in resolv(HostConfig(), (), "nameserver ::1\nnameserver 127.0.0.1\n")
 
