@@ -94,6 +94,16 @@ class Daemon:
             said = b"".join(data for _, data in frames_iter(stream, tty=False))
         return api.exec_inspect(made)["ExitCode"], said
 
+    def next_lines(self, container: Container, count: int) -> list[bytes]:
+        """Some lines of what it writes from now on; the first is a whole one."""
+        said = b""
+        with _open(self.client.api.attach_socket(container.id, {"stdout": 1, "stream": 1})) as stream:
+            for _, data in frames_iter(stream, tty=False):
+                said += data
+                if said.count(b"\n") > count + 1:
+                    break
+        return said.split(b"\n")[1 : count + 1]
+
     def type_to(self, container: Container, data: bytes) -> None:
         with _open(self.client.api.attach_socket(container.id, {"stdin": 1, "stream": 1})) as stream:
             stream._sock.sendall(data)

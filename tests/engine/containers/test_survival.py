@@ -24,8 +24,9 @@ from tests.engine.containers.daemon import Daemon, is_alive, lines_of, links, ru
 
 pytestmark = pytest.mark.kernel
 
-BUSY = 8
-COUNT = "i=0; while :; do echo $i; i=$((i+1)); usleep 2000; done"
+BUSY = 50
+COUNT = "i=0; while :; do echo $i; i=$((i+1)); usleep 10000; done"
+EXECUTED = "while [ ! -e /gate/go ]; do echo here; usleep 2000; done; echo x > /counted"
 WAIT = "while [ ! -e /gate/go ]; do usleep 2000; done; echo through; exit {}"
 
 
@@ -52,8 +53,9 @@ def test_a_daemon_killed_under_busy_containers(daemon: Daemon, gate: Path) -> No
     removed = daemon.run(WAIT.format(0), volumes=binds, auto_remove=True)
     paused = daemon.run(COUNT)
     paused.pause()
-    typed = daemon.run("while read x; do echo got $x; done", stdin_open=True)
+    typed = daemon.run("while read x; do echo got $x; done", stdin_open=True, volumes=binds)
     healthy = daemon.run("sleep 1000", healthcheck={"test": ["CMD", "true"], "interval": 50_000_000})
+    daemon.client.api.exec_start(daemon.client.api.exec_create(typed.id, ["sh", "-c", EXECUTED])["Id"], detach=True)
     living = [*busy, paused, typed, healthy]
     for container in (*living, *ends, again, removed):
         container.reload()
@@ -66,8 +68,10 @@ def test_a_daemon_killed_under_busy_containers(daemon: Daemon, gate: Path) -> No
     wait_for(lambda: not any(is_alive(pid) for pid in leaving), "the ends")
     assert all(is_alive(pids[container.id]) for container in living)
 
+    begun = time.monotonic()
     daemon.start()
     known = {container.id: container for container in daemon.client.containers.list(all=True)}
+    print(f"all {len(known)} were known {time.monotonic() - begun:.3f} s after the new daemon's start")
     assert {known[container.id].attrs["State"]["Pid"] for container in living} == {pids[each.id] for each in living}
     assert [known[container.id].status for container in living] == [*["running"] * BUSY, "paused", "running", "running"]
     assert [known[container.id].attrs["State"]["ExitCode"] for container in ends] == [0, 7]
@@ -87,12 +91,20 @@ def test_a_daemon_killed_under_busy_containers(daemon: Daemon, gate: Path) -> No
     wait_for(lambda: len(lines_of(first)) > count, "more lines")
 
     # They are still the engine's own in every way.
+    since = int(time.time())
+    known[paused.id].unpause()
+    events = daemon.client.api.events(
+        since=since, until=int(time.time()) + 1, filters={"container": paused.id}, decode=True
+    )
+    assert "unpause" in {event["Action"] for event in events}
+    numbers = [int(line) for line in daemon.next_lines(first, 3)]
+    assert numbers == list(range(numbers[0], numbers[0] + 3))
+    assert daemon.exec(known[typed.id], "sh", "-c", "[ -s /counted ]; echo $?") == (0, b"0\n")
     assert daemon.exec(first, "sh", "-c", "echo in; exit 3") == (3, b"in\n")
     assert first.stats(stream=False)["pids_stats"]["current"] >= 1
     daemon.type_to(known[typed.id], b"hello\n")
     wait_for(lambda: lines_of(known[typed.id]) == [b"got hello"], "what was typed")
     wait_for(lambda: daemon.client.api.inspect_container(healthy.id)["State"]["Health"]["Log"], "a probe")
-    known[paused.id].unpause()
     known[busy[1].id].stop(timeout=0)
     known[busy[1].id].reload()
     assert known[busy[1].id].attrs["State"]["ExitCode"] == 137
