@@ -53,7 +53,7 @@ async def explain(response: ClientResponse) -> str:
     try:
         data = await read_bounded(response, _MOST, "error")
         errors = msgspec.json.decode(data, type=_Errors)
-    except (InvalidInput, msgspec.MsgspecError, ClientError, TimeoutError, RecursionError):
+    except (InvalidInput, msgspec.MsgspecError, ClientError, TimeoutError, UnicodeDecodeError, RecursionError):
         return one_line(response.reason or "no reason given")
     parts = [": ".join(filter(None, (e.code.lower().replace("_", " "), e.message))) for e in errors.errors]
     return one_line("; ".join(parts) or errors.details or response.reason or "no reason given")

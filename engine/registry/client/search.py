@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from engine.errors import InvalidInput, NotFound, Unavailable
+from engine.images.descriptor import MALFORMED
 from engine.registry.client.auth import Auth
 from engine.registry.client.transport import RegistryClient
 
@@ -44,5 +45,5 @@ async def search(
         raise Unavailable(f"{what}: this registry can't be searched") from None
     try:
         return msgspec.json.decode(reply.data, type=_Answer).results[:limit]
-    except (msgspec.DecodeError, RecursionError):
+    except MALFORMED:
         raise Unavailable(f"{what}: the registry's answer makes no sense") from None

@@ -7,6 +7,7 @@ import contextlib
 import msgspec
 
 from engine.errors import InvalidInput, NotFound, Unavailable
+from engine.images.descriptor import MALFORMED
 from engine.images.reference import Reference
 from engine.registry.client.auth import Auth
 from engine.registry.client.remote import Remote
@@ -36,7 +37,7 @@ async def _list(remote: Remote) -> list[str]:
         reply = await remote.fetch("GET", url, what=f"tags of {remote.name}", limit=8 << 20)
         try:
             page = msgspec.json.decode(reply.data, type=_Page).tags or []
-        except msgspec.DecodeError as error:
+        except MALFORMED as error:
             raise InvalidInput(f"tags of {remote.name}: the registry sent no list: {error}") from None
         known = set(found)
         fresh = [tag for tag in page if tag not in known]

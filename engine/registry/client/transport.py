@@ -20,6 +20,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from yarl import URL
 
 from engine.errors import Forbidden, InvalidInput, NotFound, Unauthorized, Unavailable
+from engine.images.descriptor import MALFORMED
 from engine.registry.client import auth as auths
 from engine.registry.client import challenge as challenges
 from engine.registry.client import credentials as known
@@ -351,7 +352,7 @@ class RegistryClient:
                 data = await read_bounded(response, _MOST_TOKEN, what)
             try:
                 return msgspec.json.decode(data, type=Token)
-            except msgspec.DecodeError:
+            except MALFORMED:
                 raise Unauthorized(f"{what}: the token service's answer is not a token") from None
 
         return await self.retried(once)

@@ -6,13 +6,13 @@ import asyncio
 
 from aiohttp import web
 
-from engine.registry.server import names, state
+from engine.registry.server import contents, names, state
 
 _FOREVER = "max-age=31536000"
 
 
 async def get(request: web.Request) -> web.StreamResponse:
-    """GET and HEAD. The kernel sends the file (sendfile); Range and 416 are aiohttp's."""
+    """GET and HEAD, whole or in part."""
     registry, repository = state.of(request), state.repository(request)
     digest = names.digest(request.match_info["digest"])
     await registry.guard.require(request, repository, "pull")
@@ -20,17 +20,8 @@ async def get(request: web.Request) -> web.StreamResponse:
     if request.method == "HEAD":
         # A client that learns that a blob is here won't send it: it must outlive the push.
         registry.storage.blobs.touch(repository, digest)
-    else:
-        registry.metrics.bytes.labels("out").inc(path.stat().st_size)
-    return web.FileResponse(
-        path,
-        chunk_size=1 << 20,
-        headers={
-            "Content-Type": "application/octet-stream",
-            "Docker-Content-Digest": digest,
-            "Cache-Control": _FOREVER,
-        },
-    )
+    headers = {"Content-Type": "application/octet-stream", "Docker-Content-Digest": digest, "Cache-Control": _FOREVER}
+    return await contents.send(request, path, digest, headers, registry.metrics.bytes.labels("out"))
 
 
 async def delete(request: web.Request) -> web.Response:

@@ -13,6 +13,7 @@ from engine.registry.server import errors, names, state
 from engine.registry.server.receive import receive
 from engine.registry.server.storage.uploads import Upload
 
+_MOST_SOURCES = 100
 _RANGE = re.compile(r"(?:bytes[ =])?([0-9]{1,19})-([0-9]{1,19})(?:/[0-9*]+)?\Z")
 
 
@@ -36,16 +37,17 @@ async def _mount(request: web.Request, repository: str, digest: str) -> bool:
     registry = state.of(request)
     source = request.query.get("from")
     if source is None:
-        source = await asyncio.to_thread(registry.storage.blobs.owner, digest)
-        if source is None:
-            return False
-    elif not names.is_repository(source):
-        return False
-    try:
-        await registry.guard.require(request, source, "pull")
-    except errors.RegistryError:
-        return False  # as if it were not there
-    return await asyncio.to_thread(_link, registry, source, repository, digest)
+        sources = await asyncio.to_thread(registry.storage.blobs.owners, digest)
+    else:
+        sources = [source] if names.is_repository(source) else []
+    for name in sources[:_MOST_SOURCES]:
+        try:
+            await registry.guard.require(request, name, "pull")
+        except errors.RegistryError:
+            continue  # as if it were not there
+        if await asyncio.to_thread(_link, registry, name, repository, digest):
+            return True
+    return False
 
 
 def _link(registry: state.State, source: str, repository: str, digest: str) -> bool:
@@ -98,6 +100,7 @@ async def _writing(upload: Upload) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        upload.rest()
         upload.busy.release()
 
 

@@ -71,14 +71,12 @@ class Blobs:
         else:
             files.write_atomic(path, b"", self._layout.repositories)
 
-    def owner(self, digest: str) -> str | None:
-        """Some repository that has this blob."""
+    def owners(self, digest: str) -> list[str]:
+        """The repositories that have this blob."""
         if not self._layout.blob(digest).exists():
-            return None
-        for name in repositories_in(self._layout.repositories):
-            if self._layout.layer(name, digest).exists():
-                return name
-        return None
+            return []
+        names = repositories_in(self._layout.repositories)
+        return sorted(name for name in names if self._layout.layer(name, digest).exists())
 
     def unlink(self, repository: str, digest: str) -> None:
         """This repository no longer has this blob. Raises BLOB_UNKNOWN."""

@@ -31,12 +31,17 @@ class Upload:
         self.size = 0
         self._hasher: digests.Hasher | None = None
         self._fd = -1
+        # A descriptor must not be closed, and given to another file, while a thread still writes to it.
+        self._using = threading.Lock()
 
     def open(self) -> None:
         """Makes ready to append. What an earlier process received is hashed again from the file."""
         if self._fd >= 0:
             return
-        fd = os.open(self.data, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(self.data, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        if self._hasher is not None:
+            self._fd = fd
+            return
         hasher = hashlib.sha256()
         size = 0
         while block := os.pread(fd, _READ, size):
@@ -46,12 +51,14 @@ class Upload:
 
     def append(self, block: bytes | bytearray) -> None:
         """Writes and hashes one block. After a failure the upload must be opened anew."""
-        assert self._hasher is not None
         try:
-            view = memoryview(block)
-            while view:
-                view = view[os.write(self._fd, view) :]
-            self._hasher.update(block)
+            with self._using:
+                if self._hasher is None:
+                    raise errors.upload_invalid("the upload was closed")
+                view = memoryview(block)
+                while view:
+                    view = view[os.write(self._fd, view) :]
+                self._hasher.update(block)
         except BaseException:
             self.close()
             raise
@@ -59,6 +66,10 @@ class Upload:
 
     def verify(self, digest: str) -> None:
         """Raises DIGEST_INVALID unless what was received has this digest. Makes the bytes durable."""
+        with self._using:
+            self._verify(digest)
+
+    def _verify(self, digest: str) -> None:
         assert self._hasher is not None
         if digest.startswith("sha256:"):
             found = "sha256:" + self._hasher.hexdigest()
@@ -73,11 +84,17 @@ class Upload:
             raise errors.digest_invalid(f"what was uploaded is {found}, not {digest}")
         os.fsync(self._fd)
 
+    def rest(self) -> None:
+        """Lets go of the file until the next chunk: clients begin more uploads than there are descriptors."""
+        with self._using:
+            if self._fd >= 0:
+                os.close(self._fd)
+            self._fd = -1
+
     def close(self) -> None:
-        """Lets go of the file. The upload can go on later."""
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd, self._hasher = -1, None
+        """Lets go of the file, and of what is known of it. The upload can go on later."""
+        self.rest()
+        self._hasher = None
 
 
 class Uploads:
@@ -94,7 +111,6 @@ class Uploads:
         upload = Upload(folder, repository)
         with self._lock:
             self._open[upload.id] = upload
-        upload.open()
         return upload
 
     def get(self, repository: str, upload_id: str) -> Upload:

@@ -49,6 +49,44 @@ async def test_a_blob_comes_back_whole_and_in_part(ours):
         assert await answer.read() == data[-10:]
     async with ours.http.get(url, headers={"Range": "bytes=3000000-"}) as answer:
         assert answer.status == 416
+        assert answer.headers["Content-Range"] == "bytes */3000000"
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "span"),
+    [
+        ("bytes=0-0", 206, (0, 1)),
+        ("bytes=100-199", 206, (100, 200)),
+        ("bytes=100000-", 206, (100_000, 200_000)),
+        ("bytes=-10", 206, (199_990, 200_000)),
+        ("bytes=-900000", 206, (0, 200_000)),
+        ("bytes=199999-900000", 206, (199_999, 200_000)),
+        ("bytes=200000-", 416, None),
+        ("bytes=9-3", 416, None),
+        ("lines=1-2", 416, None),
+    ],
+)
+async def test_ranges(ours, asked, status, span):
+    data = os.urandom(200_000)
+    digest = await ours.put_blob("app", data)
+    async with ours.http.get(f"{ours.url}/v2/app/blobs/{digest}", headers={"Range": asked}) as answer:
+        assert answer.status == status
+        if span is not None:
+            assert await answer.read() == data[slice(*span)]
+            assert answer.headers["Content-Range"] == f"bytes {span[0]}-{span[1] - 1}/200000"
+
+
+async def test_the_etag_of_a_blob_is_its_digest_whenever_it_was_touched(ours):
+    digest = await ours.put_blob("app", b"x" * 100_000)
+    url = f"{ours.url}/v2/app/blobs/{digest}"
+    tag = {"ETag": f'"{digest}"'}
+    for method in ("HEAD", "GET"):
+        async with ours.http.request(method, url) as answer:
+            assert answer.headers.items() >= tag.items()
+    async with ours.http.get(url, headers={"If-None-Match": f'"other", "{digest}"'}) as answer:
+        assert (answer.status, await answer.read()) == (304, b"")
+    async with ours.http.get(url, headers={"If-Range": f'"{digest}"', "Range": "bytes=5-"}) as answer:
+        assert (answer.status, len(await answer.read())) == (206, 99_995)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +148,22 @@ async def test_an_upload_goes_on_after_a_restart(tmp_path, http):
     async with http.put(f"{url}?digest={digest_of(data)}", data=data[150_000:]) as answer:
         assert answer.status == 201
     await runner.cleanup()
+
+
+async def test_uploads_at_rest_hold_no_file_open(ours):
+    """Clients that go away leave them behind, and there are only so many descriptors."""
+    before = len(os.listdir("/proc/self/fd"))
+    locations = []
+    for _ in range(30):
+        async with ours.http.post(ours.url + "/v2/app/blobs/uploads/") as answer:
+            locations.append(ours.url + answer.headers["Location"])
+        async with ours.http.patch(locations[-1], data=b"a") as answer:
+            assert answer.status == 202
+    assert len(os.listdir("/proc/self/fd")) < before + 10
+    async with ours.http.patch(locations[0], data=b"b") as answer:
+        assert answer.headers["Range"] == "0-1"
+    async with ours.http.put(f"{locations[0]}?digest={digest_of(b'abc')}", data=b"c") as answer:
+        assert answer.status == 201
 
 
 async def test_wrong_bytes_are_refused_and_leave_nothing(ours, tmp_path):
