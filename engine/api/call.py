@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from engine.api.rooms import Rooms
 
 MAX_JSON = 8 << 20
-_NOT_JSON = (msgspec.DecodeError, RecursionError)
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _TRUE = frozenset({"1", "true", "True", "TRUE", "t", "T", "yes", "on"})
 
 

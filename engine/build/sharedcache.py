@@ -17,7 +17,7 @@ from engine.build.stepcache import Result
 from engine.build.threads import in_thread
 from engine.images import digest as digests
 from engine.images.config import ImageConfig
-from engine.images.descriptor import Descriptor
+from engine.images.descriptor import MALFORMED, Descriptor
 from engine.images.image import Layer
 from engine.images.store import ImageStore
 
@@ -117,7 +117,7 @@ def read_listing(data: bytes) -> tuple[dict[str, Result], tuple[str, ...]]:
     """What `write_listing` wrote: the results, and the layers' diff IDs; nothing where it makes no sense."""
     try:
         listing = msgspec.json.decode(data, type=_Listing)
-    except msgspec.DecodeError:
+    except MALFORMED:
         return {}, ()
     if listing.version != 1 or not all(map(digests.is_digest, listing.diff_ids)):
         return {}, ()

@@ -9,7 +9,7 @@ import msgspec
 
 from engine.errors import InvalidInput
 from engine.images import digest as digests
-from engine.images.descriptor import Platform
+from engine.images.descriptor import MALFORMED, Platform
 
 MAX_CONFIG_BYTES = 8 << 20
 
@@ -102,7 +102,7 @@ class ImageConfig(
             inner = raw.get("config")
             raw["config"] = container_config(inner if isinstance(inner, dict) else {})
             config = _convert(raw, cls)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except MALFORMED as error:
             raise InvalidInput(f"malformed image config: {error}") from None
         if config.rootfs.type != "layers":
             raise InvalidInput(

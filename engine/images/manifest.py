@@ -116,7 +116,7 @@ def parse(data: bytes, media_type: str | None = None) -> Manifest | Index:
     media_type = media_type.partition(";")[0].strip().lower() if media_type else None
     try:
         envelope = msgspec.json.decode(data, type=_Envelope)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except types.MALFORMED as error:
         raise InvalidInput(f"malformed manifest: {error}") from None
     if media_type in _SCHEMA1 or envelope.schema_version == 1 or bytes(envelope.fs_layers):
         raise InvalidInput(
@@ -136,7 +136,7 @@ def parse(data: bytes, media_type: str | None = None) -> Manifest | Index:
             return _parse_index(data, media_type)
         if media_type in types.MANIFEST_TYPES:
             return _parse_manifest(data, media_type)
-    except msgspec.ValidationError as error:
+    except types.MALFORMED as error:
         raise InvalidInput(f"malformed manifest: {error}") from None
     raise InvalidInput(f"unknown manifest type {media_type!r}")
 

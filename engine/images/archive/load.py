@@ -16,7 +16,7 @@ from engine.images import tarstream
 from engine.images.archive.save import IMAGE_NAME, REF_NAME
 from engine.images.compression import decompressed, sniff
 from engine.images.config import MAX_CONFIG_BYTES, ImageConfig
-from engine.images.descriptor import Descriptor, Platform
+from engine.images.descriptor import MALFORMED, Descriptor, Platform
 from engine.images.image import Image
 from engine.images.leases import Lease
 from engine.images.manifest import Index, Manifest
@@ -96,7 +96,7 @@ class _Archive:
         """What manifest.json lists."""
         try:
             entries = msgspec.json.decode(self._json("manifest.json"), type=list[_DockerEntry])
-        except msgspec.DecodeError as error:
+        except MALFORMED as error:
             raise InvalidInput(f"archive's manifest.json is malformed: {error}") from None
         for entry in entries:
             config_digest = self._digest(entry.config)

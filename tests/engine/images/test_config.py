@@ -64,7 +64,15 @@ def test_with_layers() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"[]", b"{", b'{"rootfs":{"type":"base"}}', b'{"rootfs":{"diff_ids":["x"]}}', b'{"config":{"Env":3}}'],
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"rootfs":{"type":"base"}}',
+        b'{"rootfs":{"diff_ids":["x"]}}',
+        b'{"config":{"Env":3}}',
+        b'{"author":"\xff"}',
+    ],
 )
 def test_refused(data: bytes) -> None:
     with pytest.raises(InvalidInput):

@@ -102,6 +102,16 @@ def test_any_json_parses_or_is_refused(value: Any) -> None:
         parse(json.dumps(value).encode())
 
 
+@pytest.mark.parametrize("text", [b"m\xff", b"\xff", b"\xed\xa0\x80"])
+def test_what_is_no_utf8_is_refused(text: bytes) -> None:
+    whole = Manifest(CONFIG, (LAYER,), types.OCI_MANIFEST, {"note": "NOTE"}).encode()
+    for place in (b"NOTE", types.OCI_MANIFEST.encode(), types.OCI_CONFIG.encode(), b"mediaType"):
+        assert place in whole
+        with contextlib.suppress(InvalidInput):  # a key that nobody reads may be anything
+            parse(whole.replace(place, text, 1))
+            assert place == b"mediaType"
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
