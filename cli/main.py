@@ -31,9 +31,9 @@ _COMMANDS = {
     "move": "cli.move:move",
     "workers": "cli.workers:workers",
     "doctor": "cli.doctor:doctor",
-    "engine": "cli.parts:engine",
-    "server": "cli.parts:server",
-    "worker": "cli.parts:worker",
+    "engine": "engine.__main__:engine",
+    "server": "server.__main__:server",
+    "worker": "workers.__main__:worker",
     "registry": "cli.registry:registry",
 }
 

@@ -39,6 +39,8 @@ FOLDERS = ("rootfs", "containers", "lower", "upper")
 """Below the exec root: where a root is mounted, notes of control groups, where layers are mounted for a moment."""
 _QUIET_SECONDS = 0.01
 """After this long without anything to do there is time to take down what has ended, and to fill the pool."""
+_IDLE_SECONDS = 60
+"""After this long the pool is sent away, which is a few megabytes."""
 _MOST_ENDED = 32
 
 
@@ -69,12 +71,11 @@ class Zygote:
         self._watch(listener.fileno(), lambda: self._accept(listener))
         while self._going or self._containers:
             try:
-                ready = self._poll.poll(_QUIET_SECONDS if self._has_leisure_work else None)
+                ready = self._poll.poll(self._patience)
             except InterruptedError:
                 continue
             if not ready:
-                self._take_down(0)
-                self._fill_pool()
+                self._use_leisure()
             for fd, _ in ready:
                 handler = self._handlers.get(fd)
                 if handler is not None:
@@ -92,8 +93,19 @@ class Zygote:
             sys.stderr.flush()
 
     @property
-    def _has_leisure_work(self) -> bool:
-        return bool(self._ended) or not self._pool.full
+    def _patience(self) -> float | None:
+        """Seconds, after which there is time for something else."""
+        if self._ended or not self._pool.full:
+            return _QUIET_SECONDS
+        return _IDLE_SECONDS if self._pool.waits else None
+
+    def _use_leisure(self) -> None:
+        if self._ended or not self._pool.full:
+            self._take_down(0)
+            self._fill_pool()
+        else:
+            # Nobody starts anything: then nobody need be ready for it.
+            self._pool.close()
 
     def _take_down(self, most: int) -> None:
         """The mounts of the ended, so that `most` are left."""

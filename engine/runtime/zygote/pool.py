@@ -44,6 +44,11 @@ class Pool:
     def full(self) -> bool:
         return len(self._waiting) >= self._size
 
+    @property
+    def waits(self) -> bool:
+        """Whether there is anybody."""
+        return bool(self._waiting)
+
     def give_up(self) -> None:
         """Whoever waits is still taken; nobody follows until the next container."""
         self._size = 0
@@ -80,7 +85,8 @@ class Pool:
         return None
 
     def close(self) -> None:
-        """Sends everybody away."""
+        """Sends everybody away, until there is work again."""
+        self.give_up()
         while self._waiting:
             _dismiss(*self._waiting.pop())
 
