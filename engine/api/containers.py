@@ -14,6 +14,7 @@ from engine.api.converse import converse
 from engine.api.detach import DetachKeys, parse
 from engine.api.errors import NotModified
 from engine.api.frames import frame, media_type
+from engine.api.negotiate import Version
 from engine.api.router import Routes
 from engine.containers import resources, times, validation
 from engine.containers.hostconfig import HostConfig, Limits, RestartPolicy
@@ -23,6 +24,9 @@ from engine.errors import Conflict, InvalidInput, NotFound
 from engine.images.descriptor import Platform
 
 routes = Routes()
+_OWN_IPC, _OWN_CGROUPS, _MANY_NETWORKS, _ANNOTATIONS = (1, 40), (1, 41), (1, 44), (1, 46)
+"""The versions since when containers have IPC and cgroup namespaces of their own, may be made on several networks, and
+are listed with their annotations."""
 _CONDITIONS: dict[str, WaitCondition] = {
     "": "not-running",
     "not-running": "not-running",
@@ -35,6 +39,9 @@ _CONDITIONS: dict[str, WaitCondition] = {
 async def list_(call: Call) -> web.StreamResponse:
     found = call.rooms.containers.list(all=call.flag("all"), filters=call.filters(), limit=call.number("limit") or 0)
     shown = [call.rooms.containers.summary(container) for container in found]
+    if call.version < _ANNOTATIONS:
+        for summary in shown:
+            summary["HostConfig"].pop("Annotations", None)
     if call.flag("size"):
         for container, summary in zip(found, shown, strict=True):
             summary["SizeRw"], summary["SizeRootFs"] = await call.rooms.containers.inspect_size(container.id)
@@ -51,13 +58,25 @@ async def create(call: Call) -> web.StreamResponse:
         await asyncio.to_thread(_check_platform, call, config.image)
     wanted = from_json(HostConfig, {} if host_config is None else host_config)
     discarded = resources.discard(wanted)
+    networks = from_json(NetworkingConfig, {} if networking is None else networking)
+    _as_of_old(call.version, wanted, networks)
     container = await call.rooms.containers.create(
         call.text("name") or None,
         config,
         wanted,
-        from_json(NetworkingConfig, {} if networking is None else networking),
+        networks,
     )
     return answer.json({"Id": container.id, "Warnings": [*discarded, *validation.warnings(container.host_config)]}, 201)
+
+
+def _as_of_old(version: Version, host_config: HostConfig, networking: NetworkingConfig) -> None:
+    """What older clients say by silence. Raises InvalidInput."""
+    if version < _MANY_NETWORKS and len(networking.endpoints_config) > 1:
+        raise InvalidInput("Container cannot be created with multiple network endpoints")
+    if version < _OWN_IPC:
+        host_config.ipc_mode = host_config.ipc_mode or "shareable"
+    if version < _OWN_CGROUPS:
+        host_config.cgroupns_mode = host_config.cgroupns_mode or "host"
 
 
 def _check_platform(call: Call, name: str) -> None:

@@ -99,6 +99,8 @@ async def history(call: Call) -> web.StreamResponse:
 async def tag(call: Call) -> web.StreamResponse:
     image = await asyncio.to_thread(call.rooms.images.get, call.params["name"])
     reference = reference_of(call.text("repo"), call.text("tag"))
+    if reference.familiar_repository == "sha256":
+        raise InvalidInput("refusing to create an ambiguous tag using digest algorithm as name")
     await asyncio.to_thread(call.rooms.images.tag, image.id, reference)
     publish(call, "tag", image.id, {"name": reference.familiar})
     return answer.empty(201)

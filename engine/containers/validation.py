@@ -53,7 +53,7 @@ def check(config: ContainerConfig, host_config: HostConfig) -> None:
             raise InvalidInput("arguments and environment variables can't contain a NUL byte")
     for entry in config.env:
         if not entry.partition("=")[0]:
-            raise InvalidInput(f"invalid environment variable: {entry[:80]!r}")
+            raise InvalidInput(f"invalid environment variable: {entry[:80]}".splitlines()[0])
     for port in config.exposed_ports:
         parse_port(port)
     for port in host_config.port_bindings:

@@ -52,6 +52,11 @@ class ContainerConfig(msgspec.Struct, frozen=True, omit_defaults=True, rename="p
     unknown: dict[str, Any] = {}
 
 
+def _said(raw: dict[str, Any]) -> dict[str, Any]:
+    """Without what Go writes as null: an image of no layers has no list of them."""
+    return {key: value for key, value in raw.items() if value is not None}
+
+
 class RootFS(msgspec.Struct, frozen=True):
     """The digests of the uncompressed layer tars, the lowest first."""
 
@@ -98,9 +103,11 @@ class ImageConfig(
         if len(data) > MAX_CONFIG_BYTES:
             raise InvalidInput(f"image config of {len(data)} bytes: the most allowed is {MAX_CONFIG_BYTES}")
         try:
-            raw = msgspec.json.decode(data, type=dict[str, Any])
+            raw = _said(msgspec.json.decode(data, type=dict[str, Any]))
             inner = raw.get("config")
             raw["config"] = container_config(inner if isinstance(inner, dict) else {})
+            if isinstance(raw.get("rootfs"), dict):
+                raw["rootfs"] = _said(raw["rootfs"])
             config = _convert(raw, cls)
         except MALFORMED as error:
             raise InvalidInput(f"malformed image config: {error}") from None

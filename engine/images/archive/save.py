@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
+from engine.errors import InvalidInput
 from engine.images import descriptor as types
 from engine.images import manifest as manifests
 from engine.images import tarstream
@@ -34,7 +36,7 @@ def save(
     The same images give the same bytes.
     """
     wanted: dict[str, tuple[Image, list[Reference]]] = {}
-    for name in names:
+    for name in itertools.chain.from_iterable(_tagged(store, name) for name in names):
         image, reference = store.resolve(name)
         _, references = wanted.setdefault(image.id, (image, []))
         if reference is not None and reference.tag is not None and reference.digest is None:
@@ -48,6 +50,18 @@ def save(
             lease.add(described.digest, *(layer.digest for layer in manifest.layers))
             manifested.append((references, data, described, manifest))
         _write(store, manifested, TarWriter(write))
+
+
+def _tagged(store: ImageStore, name: str) -> list[str]:
+    """All names of a repository that is given without a tag, as Docker saves them; else the name itself."""
+    if "@" in name or ":" in name.rpartition("/")[2]:
+        return [name]
+    try:
+        repository = Reference.parse_repository(name).repository
+    except InvalidInput:
+        return [name]
+    known = (Reference.parse(tag) for tag, _ in store.catalog.all_tags())
+    return sorted(str(each) for each in known if each.repository == repository) or [name]
 
 
 def _write(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 
 import docker
@@ -147,6 +148,19 @@ def test_labels_take_anything(client: docker.DockerClient) -> None:
     made = client.containers.create(BUSYBOX, "true", labels=labels)
     assert client.containers.get(made.id).labels == labels
     assert client.containers.list(all=True, filters={"label": ["a\nb"]}) == [made]
+
+
+def test_what_older_clients_say_by_silence(wire: Wire, client: docker.DockerClient) -> None:
+    asked = {"Image": BUSYBOX, "Cmd": ["true"], "HostConfig": {"Annotations": {"a": "b"}}}
+    made = json.loads(wire.ask("POST", "/v1.39/containers/create?name=old", asked).body)["Id"]
+    host = json.loads(wire.ask("GET", f"/containers/{made}/json").body)["HostConfig"]
+    assert (host["IpcMode"], host["CgroupnsMode"]) == ("shareable", "host")
+    for version, known in {"1.45": None, "1.46": {"a": "b"}}.items():
+        (listed,) = json.loads(wire.ask("GET", f"/v{version}/containers/json?all=1").body)
+        assert listed["HostConfig"].get("Annotations") == known
+    many = {"Image": BUSYBOX, "NetworkingConfig": {"EndpointsConfig": {"one": {}, "two": {}}}}
+    answer = wire.ask("POST", "/v1.43/containers/create", many)
+    assert (answer.status, answer.message) == (400, "Container cannot be created with multiple network endpoints")
 
 
 def test_two_at_once(wire: Wire, client: docker.DockerClient) -> None:

@@ -77,6 +77,23 @@ def test_there_and_back(store: ImageStore, other: ImageStore, make_image: Make) 
     assert other.catalog.leased() == set()
 
 
+def test_a_repository_is_all_its_tags(store: ImageStore, other: ImageStore, make_image: Make) -> None:
+    image, second = make_image({"a": "1"}, name="app:1"), make_image({"b": "1"}, name="app:2")
+    make_image({"c": "1"}, name="app/not:1")
+    assert {each.id: each.tags for each in load(other, io.BytesIO(saved(store, "app")))} == {
+        image.id: ("app:1",),
+        second.id: ("app:2",),
+    }
+
+
+def test_an_image_of_no_layers(other: ImageStore) -> None:
+    config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": None}, "history": None}
+    manifest = [{"Config": "c.json", "RepoTags": None, "Layers": None}]
+    archive = tar_of({"c.json": json.dumps(config).encode(), "manifest.json": json.dumps(manifest).encode()})
+    (image,) = load(other, io.BytesIO(archive))
+    assert (image.tags, image.config.rootfs.diff_ids) == ((), ())
+
+
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_by_id_it_has_no_name(
     store: ImageStore, other: ImageStore, make_image: Make, pack: Callable[[bytes], bytes]
