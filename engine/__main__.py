@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from engine.config import EngineConfig, TlsFiles
+from engine.config import DefaultBridge, EngineConfig, TlsFiles
 from engine.errors import EngineError
 
 _DEFAULT = EngineConfig()
@@ -68,6 +68,15 @@ def _host(value: str) -> str:
 )
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE")
 @click.option("--default-address-pool", "pools", multiple=True, metavar="base=NET,size=BITS")
+@click.option("--bip", metavar="ADDRESS/BITS", default="", help="The default network's gateway and subnet.")
+@click.option("--ipv6/--no-ipv6", help="Let the default network have IPv6.")
+@click.option("--fixed-cidr-v6", "subnet6", metavar="NET/BITS", default="", help="The default network's IPv6 subnet.")
+@click.option(
+    "--icc", type=bool, default=True, show_default=True, help="Let the default network's containers reach each other."
+)
+@click.option("--ip-masq", type=bool, default=True, show_default=True, help="Let them go out by the host's address.")
+@click.option("--ip", "host_ip", metavar="ADDRESS", default="", help="Where ports are published that name no address.")
+@click.option("--mtu", type=int, default=0, help="Bytes of a packet on the default network.")
 @click.option("--tls", is_flag=True, help="Serve tcp:// with TLS; implied by --tlsverify.")
 @click.option("--tlsverify", is_flag=True, help="Serve tcp:// with TLS, to clients with a certificate only.")
 @click.option("--tlscacert", type=_FILE, default=Path("~/.docker/ca.pem").expanduser())
@@ -98,6 +107,13 @@ def engine(
     dns: tuple[str, ...],
     labels: tuple[str, ...],
     pools: tuple[str, ...],
+    bip: str,
+    ipv6: bool,
+    subnet6: str,
+    icc: bool,
+    ip_masq: bool,
+    host_ip: str,
+    mtu: int,
     tls: bool,
     tlsverify: bool,
     tlscacert: Path,
@@ -127,6 +143,7 @@ def engine(
         registry_config=registry_config,
         dns=dns,
         labels=_labels(labels),
+        default_bridge=DefaultBridge(bip, ipv6, subnet6, icc, ip_masq, mtu, host_ip),
         trust_host_ca=trust_host_ca,
         build_networks=build_networks,
         live_restore=live_restore,

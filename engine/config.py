@@ -18,6 +18,23 @@ class TlsFiles:
 
 
 @dataclass(frozen=True)
+class DefaultBridge:
+    """The network of containers that name none; its subnets are chosen where none is given.
+
+    `address` is its gateway with a prefix length (10.5.0.1/24), `subnet6` a CIDR, `host_ip` where ports are published
+    that name no address. Without `icc` its containers reach each other by published ports alone.
+    """
+
+    address: str = ""
+    ipv6: bool = False
+    subnet6: str = ""
+    icc: bool = True
+    masquerade: bool = True
+    mtu: int = 0
+    host_ip: str = ""
+
+
+@dataclass(frozen=True)
 class EngineConfig:
     """The settings of one engine. Several engines can run on one machine, each with folders of its own.
 
@@ -39,6 +56,7 @@ class EngineConfig:
     dns: tuple[str, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
     default_address_pool: str = "172.20.0.0/14"
+    default_bridge: DefaultBridge = DefaultBridge()
     trust_host_ca: bool = False
     build_networks: tuple[str, ...] = ()
     tls: TlsFiles | None = None

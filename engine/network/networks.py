@@ -59,12 +59,15 @@ class Networks:
         """Make what should be there, and reclaim what an earlier life of this engine left behind.
 
         Raises:
+            Conflict: the default network's subnet is in use.
+            InvalidInput: the default network's settings make no sense.
             SystemFailure: the kernel has no bridges or no nf_tables, or refuses to forward.
         """
         for name, driver in (("host", "host"), ("none", "null")):
             known = hashlib.sha256(f"{self._config.instance} {name}".encode()).hexdigest()
             self._networks[known] = Network(known, name, driver, created=time.time())
         default = Network(secrets.token_hex(32), "bridge", "bridge", time.time(), bridge=self._config.bridge)
+        default.options = options.of_default(self._config.default_bridge)
         self._networks |= await self._run(self._plumbing.load, default)
         for network in self._bridged():
             self._pools.open(network)

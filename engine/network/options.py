@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from engine.config import DefaultBridge
 from engine.errors import InvalidInput
 from engine.network.addresses import parse_address
 
@@ -15,6 +16,19 @@ _HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
 _INTERFACE_PREFIX = "com.docker.network.container_iface_prefix"
 _GATEWAY_MODES = ("com.docker.network.bridge.gateway_mode_ipv4", "com.docker.network.bridge.gateway_mode_ipv6")
 _TRUE, _FALSE = frozenset({"1", "t", "true"}), frozenset({"0", "f", "false"})
+
+
+def of_default(bridge: DefaultBridge) -> dict[str, str]:
+    """The default network's options, in the names that all networks' have. Raises InvalidInput."""
+    options = {
+        _ICC: str(bridge.icc).lower(),
+        _MASQUERADE: str(bridge.masquerade).lower(),
+        _HOST_BINDING: bridge.host_ip or "0.0.0.0",  # noqa: S104 - Docker's default
+    }
+    if bridge.mtu:
+        options[_MTU] = str(bridge.mtu)
+    check(options)
+    return options
 
 
 def check(options: Mapping[str, str]) -> None:
@@ -54,7 +68,7 @@ def host_binding(options: Mapping[str, str]) -> str:
     value = options.get(_HOST_BINDING, "")
     if value:
         parse_address(value)
-    return value
+    return "" if value == "0.0.0.0" else value  # noqa: S104
 
 
 def interface_prefix(options: Mapping[str, str]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 
+from engine.config import DefaultBridge
 from engine.errors import Conflict, InvalidInput
 from engine.network import addresses
 from engine.network.addresses import Subnet
@@ -39,6 +40,27 @@ class Surroundings:
     pools: Sequence[tuple[IPv4Network, int]]
     used: Collection[Subnet]
     assigned: Collection[Subnet]
+
+
+def wishes_of_default(bridge: DefaultBridge) -> Wishes:
+    """Raises InvalidInput."""
+    address, subnet = bridge.address.partition("/")[0], ""
+    if bridge.address:
+        addresses.parse_address(address)
+        subnet = str(addresses.parse_subnet(bridge.address))
+    return Wishes(Pool(subnet, address), Pool(bridge.subnet6) if bridge.ipv6 else None)
+
+
+def fits(network: Network, wishes: Wishes) -> bool:
+    """Whether a network that has its place already is as wished."""
+    pool6 = wishes.ipv6 or Pool()
+    return (
+        bool(network.subnet)
+        and wishes.ipv4.subnet in ("", network.subnet)
+        and wishes.ipv4.gateway in ("", network.gateway)
+        and bool(network.subnet6) == (wishes.ipv6 is not None)
+        and (not pool6.subnet or str(addresses.parse_subnet(pool6.subnet, 6)) == network.subnet6)
+    )
 
 
 def place(network: Network, wishes: Wishes, around: Surroundings, instance: str) -> None:

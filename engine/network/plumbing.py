@@ -22,7 +22,7 @@ from engine.network.firewall import Firewall, Published, Side
 from engine.network.model import Endpoint, Network, PortBinding
 from engine.network.netlink import NETFILTER, Netlink, NetlinkError
 from engine.network.options import masquerades, mtu_of, neighbours_talk
-from engine.network.placing import Surroundings, Wishes, place
+from engine.network.placing import Surroundings, Wishes, fits, place, wishes_of_default
 from engine.network.store import NetworkStore
 
 _log = logging.getLogger(__name__)
@@ -51,20 +51,14 @@ class Plumbing:
         bridge.enable_forwarding()
         networks = self._store.load()
         self._undo_halves(networks)
-        _keep_ipv6(networks.values())
         with bridge.subnet_lock():
             present = {link.name for link in links.list_links(self._netlink)}
-            used = links.used_subnets(self._netlink)
-            if not any(network.name == default.name for network in networks.values()):
-                networks[default.id] = default
+            known = next((network for network in networks.values() if network.name == default.name), default)
+            networks[known.id] = known
+            known.options = default.options
+            self._place_default(known, [network for network in networks.values() if network is not known], present)
+            _keep_ipv6(networks.values())
             for network in networks.values():
-                # Without endpoints nobody minds if the default network moves, so it makes way.
-                moves = network.name == default.name and not network.endpoints
-                if network.bridge not in present and moves and not _free(network.subnet, used):
-                    subnet = addresses.choose_subnet(self._pools, used)
-                    network.subnet, network.gateway = str(subnet), str(subnet[1])
-                    self._store.save(network)
-                    used.add(subnet)
                 self._make_bridge(network)
         for network in networks.values():
             for endpoint in list(network.endpoints.values()):
@@ -73,6 +67,26 @@ class Plumbing:
                     self._store.forget_endpoint(endpoint)
         self._remove_strangers(networks.values(), present)
         return networks
+
+    def _place_default(self, default: Network, others: Sequence[Network], present: Collection[str]) -> None:
+        """Let the default network be as it is configured.
+
+        While nobody is on it, it also makes way for whatever else has come to use its subnet.
+        """
+        wishes = wishes_of_default(self._config.default_bridge)
+        if wishes.ipv6 is not None and not ipv6.available():
+            wishes = Wishes(wishes.ipv4)
+        around = self._around(others)
+        in_the_way = default.bridge not in present and not _free(default.subnet, around.used)
+        if not in_the_way and fits(default, wishes):
+            return
+        if default.endpoints:
+            _log.warning("the default network stays on %s while containers are on it", default.subnet)
+            return
+        bridge.remove(self._netlink, default.bridge)
+        default.subnet6 = default.gateway6 = ""
+        place(default, wishes, self._around(others), self._config.instance)
+        self._store.save(default)
 
     def rebuild(self, networks: Sequence[Network]) -> None:
         """Replace all rules: those of an earlier life may be of any age."""

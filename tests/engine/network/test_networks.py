@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import EngineConfig
+from engine.config import DefaultBridge, EngineConfig
 from engine.errors import Conflict, Forbidden, InvalidInput, NotFound, SystemFailure
 from engine.network import Networks, Pool, PortMapping, Wishes
 from engine.network.bridge import subnet_lock
@@ -133,6 +134,57 @@ async def test_what_may_not_be(networks: Networks) -> None:
     assert [network.name for network in await networks.prune()] == ["x"]
 
 
+async def test_the_default_network_is_as_configured(config: EngineConfig, namespaces: Namespaces) -> None:
+    async def life(settings: DefaultBridge) -> Networks:
+        networks = Networks(dataclasses.replace(config, default_bridge=settings), config.data_root / "networks")
+        try:
+            await networks.start()
+        except BaseException:
+            await networks.close(keep=True)
+            raise
+        return networks
+
+    first = await life(DefaultBridge())
+    chosen = first.get("bridge")
+    assert (chosen.subnet6, first.nameserver("bridge")) == ("", None)
+    await first.close()
+    wanted = DefaultBridge("10.219.8.9/24", ipv6=True, subnet6="fd21:9::/64", icc=False, mtu=1400, host_ip="127.0.0.1")
+    second = await life(wanted)
+    made = second.get("bridge")
+    assert (made.id, made.subnet, made.gateway) == (chosen.id, "10.219.8.0/24", "10.219.8.9")
+    assert made.subnet6 == "fd21:9::/64"
+    one = namespaces()
+    endpoint = await second.attach("bridge", ONE, one.path, ports=[PortMapping(80)])
+    assert endpoint.ip6.startswith("fd21:9::")
+    assert [port.host_ip for port in endpoint.ports] == ["127.0.0.1"]
+    assert " mtu 1400 " in await asyncio.to_thread(one.run, lambda: command("ip link show eth0"))
+    await second.close(keep=True)
+    third = await life(DefaultBridge())
+    assert third.get("bridge").subnet6 == "fd21:9::/64", "it stays while containers are on it"
+    await third.close()
+    with pytest.raises(InvalidInput, match="invalid address"):
+        await life(DefaultBridge("nonsense"))
+
+
+async def test_a_default_network_that_makes_way_takes_no_other_networks_place(config: EngineConfig) -> None:
+    """The next start, after one of the host: its subnet is in use, and no bridge is there yet."""
+    first = Networks(config, config.data_root / "networks")
+    await first.start()
+    other = await first.create("other")
+    taken = first.get("bridge").subnet
+    await first.close()
+    await asyncio.to_thread(command, "ip link add wan type bridge")
+    await asyncio.to_thread(command, f"ip addr add {taken.replace('0/', '7/')} dev wan")
+    second = Networks(config, config.data_root / "networks")
+    await second.start()
+    try:
+        assert second.get("other").subnet == other.subnet
+        assert second.get("bridge").subnet not in (taken, other.subnet)
+    finally:
+        await second.close()
+        await asyncio.to_thread(command, "ip link del wan")
+
+
 async def test_two_engines_never_choose_the_same_subnet(config: EngineConfig, tmp_path: Path) -> None:
     other = EngineConfig(data_root=tmp_path / "other", exec_root=tmp_path / "run")
     both = [Networks(one, one.data_root / "networks") for one in (config, other)]
@@ -154,7 +206,7 @@ def test_an_engine_in_a_network_namespace_of_its_own(tmp_path: Path) -> None:
     program = """
 import asyncio, socket, sys
 from pathlib import Path
-from engine.config import EngineConfig
+from engine.config import DefaultBridge, EngineConfig
 from engine.network import Networks, PortMapping
 from tests.engine.network.conftest import EchoServer, Namespace, call
 

@@ -293,9 +293,5 @@ async def test_the_zygote_keeps_none_of_the_hosts_mounts_busy(exec_root: Path, t
 
 
 def _zygote(exec_root: Path) -> int:
-    [pid] = [
-        each.pid
-        for each in psutil.process_iter(["cmdline"])
-        if str(exec_root) in (each.info["cmdline"] or [])
-    ]
+    [pid] = [each.pid for each in psutil.process_iter(["cmdline"]) if str(exec_root) in (each.info["cmdline"] or [])]
     return pid
