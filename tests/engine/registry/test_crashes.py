@@ -1,4 +1,4 @@
-"""kill -9 in the middle of a pull or a push: the store is whole, the registry too, and it is done again."""
+"""kill -9 of the one who pulls or pushes, and of the registry: all is whole, and it is done again."""
 
 from __future__ import annotations
 
@@ -24,10 +24,19 @@ def memory() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("operation", ["pull", "push"])
-def test_killed_at_any_moment(memory: Path, operation: str) -> None:
+@pytest.mark.parametrize(
+    ("module", "operation"),
+    [
+        ("crashes", "pull"),
+        ("crashes", "push"),
+        ("storagecrashes", "push"),
+        ("storagecrashes", "delete"),
+        ("storagecrashes", "collect"),
+    ],
+)
+def test_killed_at_any_moment(memory: Path, module: str, operation: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.engine.registry.crashes", operation, str(memory)],
+        [sys.executable, "-m", f"tests.engine.registry.{module}", operation, str(memory)],
         cwd=ROOT,
         capture_output=True,
         text=True,
