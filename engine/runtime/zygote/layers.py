@@ -42,7 +42,7 @@ class Layers:
                 upper, work = self._own.opened() if self._own else (None, None)
                 return overlay_at(self._lower.opened(), upper, work, options=self._options)
             except OSError as error:
-                if error.errno != errno.EINVAL:
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
                     raise
         with contextlib.ExitStack() as places:
             place = f"{scratch}/lower"
