@@ -145,7 +145,7 @@ class Firewall:
         # A neighbour may send packets for 127.0.0.1 here. Redirected before routing they would reach ports
         # that are published for this host alone; left as they are, the kernel drops them as martians.
         yield nft.add_rule(self._table, "arriving", nft.daddr(_LOOPBACK), nft.verdict(nft.RETURN))
-        # The kernel takes no answer for ::1 from anywhere but lo: refused at once, callers try 127.0.0.1.
+        # The kernel takes no answer for ::1 from anywhere but lo: those connections are carried, see `relay`.
         yield nft.add_rule(self._table, "local", nft.daddr(_LOOPBACK6), nft.verdict(nft.RETURN))
         for chain in ("arriving", "local"):
             for where in _MAPS:

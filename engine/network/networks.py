@@ -27,6 +27,7 @@ from engine.network.placing import Wishes
 from engine.network.plumbing import Plumbing, endpoints_of, unplug_now
 from engine.network.pools import AddressPools
 from engine.network.ports import HostPorts
+from engine.network.relay import LoopbackRelays
 from engine.network.resolver import Resolver
 from engine.network.store import NetworkStore
 
@@ -46,6 +47,7 @@ class Networks:
         self._networks: dict[str, Network] = {}
         self._pools = AddressPools()
         self._ports = HostPorts()
+        self._relays = LoopbackRelays(self._ports)
         self._plumbing = Plumbing(config, NetworkStore(store_path, config.exec_root / "network"))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
         self._resolver = Resolver(config.dns)
@@ -73,6 +75,7 @@ class Networks:
             self._pools.open(network)
             for endpoint in network.endpoints.values():
                 self._adopt(endpoint)
+                await self._relays.open(endpoint)
         await self._run(self._plumbing.rebuild, self._bridged())
         for warning in self.warnings:
             _log.warning("%s", warning)
@@ -91,6 +94,7 @@ class Networks:
     async def close(self, *, keep: bool = False) -> None:
         """End; takes bridges and rules away unless `keep` (containers stay on them, for a later life)."""
         self._resolver.close()
+        self._relays.close_all()
         if not keep:
             for endpoint in list(endpoints_of(self._networks.values())):
                 await self.detach(endpoint.container_id)
@@ -273,6 +277,7 @@ class Networks:
             self._give_back(target, endpoint)
             raise
         try:
+            await self._relays.open(endpoint)
             await self._serve_names(endpoint)
         except BaseException:
             await self._withdraw(target, endpoint)
@@ -298,6 +303,7 @@ class Networks:
                 self._ports.release(endpoint.ports)
                 endpoint.ports = []
                 raise
+            await self._relays.open(endpoint)
             return endpoint.ports
         return ()
 
@@ -394,6 +400,7 @@ class Networks:
             self._give_back(network, endpoint)
 
     def _give_back(self, network: Network, endpoint: Endpoint) -> None:
+        self._relays.close(endpoint)
         self._ports.release(endpoint.ports)
         self._pools.give_back(network, endpoint)
 

@@ -23,6 +23,7 @@ from engine.network.model import Endpoint, Network, PortBinding
 from engine.network.netlink import NETFILTER, Netlink, NetlinkError
 from engine.network.options import masquerades, mtu_of, neighbours_talk
 from engine.network.placing import Surroundings, Wishes, fits, place, wishes_of_default
+from engine.network.ports import LOOPBACK6
 from engine.network.store import NetworkStore
 
 _log = logging.getLogger(__name__)
@@ -276,7 +277,9 @@ def _sides(networks: Iterable[Network]) -> list[Side]:
 
 def _published(endpoint: Endpoint) -> list[Published]:
     return [
-        Published.of(binding, endpoint.ip6 if ":" in binding.host_ip else endpoint.ip) for binding in endpoint.ports
+        Published.of(binding, endpoint.ip6 if ":" in binding.host_ip else endpoint.ip)
+        for binding in endpoint.ports
+        if binding.host_ip != LOOPBACK6
     ]
 
 

@@ -16,7 +16,9 @@ from collections.abc import Sequence
 from engine.errors import Conflict, InvalidInput, SystemFailure
 from engine.network.model import PortBinding, PortMapping
 
-_SO_ATTACH_FILTER = 26
+LOOPBACK6 = "::1"
+
+_SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
 _ATTEMPTS = 64
 
 
@@ -49,8 +51,8 @@ def normalise(mapping: PortMapping) -> PortMapping:
             address = str(ipaddress.ip_address(address.strip("[]")))
         except ValueError:
             raise InvalidInput(f'invalid host address "{mapping.host_ip}" for a published port') from None
-    if address == "::1":
-        raise InvalidInput("host address ::1: nothing leads from there to a container; publish on 127.0.0.1")
+    if address == LOOPBACK6 and mapping.protocol != "tcp":
+        raise InvalidInput("host address ::1: only tcp can be published there; publish on 127.0.0.1")
     return PortMapping(mapping.container_port, mapping.protocol, address, mapping.host_port, last)
 
 
@@ -58,7 +60,7 @@ def _addresses(mapping: PortMapping, *, ipv6: bool) -> list[str]:
     """On which of the host's addresses a port is published."""
     if not mapping.host_ip:
         return [_ALL[4], _ALL[6]] if ipv6 else [_ALL[4]]
-    if ":" in mapping.host_ip and not ipv6:
+    if ":" in mapping.host_ip and mapping.host_ip != LOOPBACK6 and not ipv6:
         raise InvalidInput(
             f"host address {mapping.host_ip}: the container has no IPv6; put it on a network made with --ipv6"
         )
@@ -96,6 +98,15 @@ class HostPorts:
             except Conflict:
                 lost.append(binding)
         return lost
+
+    def listen(self, binding: PortBinding) -> socket.socket | None:
+        """A socket that listens on a TCP port that is held, for the caller to close; None where it is not held."""
+        held = self._held.get((binding.protocol, binding.host_ip, binding.host_port))
+        if held is None:
+            return None
+        held.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+        held.listen(64)
+        return held.dup()
 
     def release(self, bindings: Sequence[PortBinding]) -> None:
         """Let ports go. Those not held are no error."""

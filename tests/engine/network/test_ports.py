@@ -94,7 +94,7 @@ def test_the_first_free_port_of_a_range(ports: HostPorts) -> None:
         PortMapping(80, host_port=-1),
         PortMapping(80, host_port=90, host_port_end=80),
         PortMapping(80, host_ip="localhost"),
-        PortMapping(80, host_ip="::1"),
+        PortMapping(80, "udp", host_ip="::1"),
         PortMapping(80, host_ip="fe80::g"),
         PortMapping(80, "sctp"),  # type: ignore[arg-type]
     ],

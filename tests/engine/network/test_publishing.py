@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from engine.config import EngineConfig
 from engine.errors import InvalidInput
 from engine.network import Networks, Pool, PortMapping, Wishes
 
@@ -53,12 +54,10 @@ async def test_a_published_port_answers_on_every_side(
     for address in (endpoint.ip, endpoint.ip6):
         with pytest.raises(TimeoutError):
             await inside(outside, address, 8000, 0.2)
-    # Nothing leads from ::1 to containers; callers are told at once, and go on to 127.0.0.1.
-    assert (await here(call, "localhost", port)).startswith("web ")
-    with pytest.raises(ConnectionRefusedError):
-        await here(call, "::1", port)
+    for host in ("localhost", "::1"):
+        assert (await here(call, host, port)).startswith("web ")
     await networks.detach(ONE)
-    for host in ("127.0.0.1", HOST6):
+    for host in ("127.0.0.1", "::1", HOST6):
         with pytest.raises(ConnectionRefusedError):
             await here(call, host, port)
 
@@ -83,6 +82,43 @@ async def test_a_port_of_one_address_only(
             await inside(outside, HOST, binding.host_port)
     else:
         assert (await inside(outside, host, binding.host_port)).startswith("web ")
+
+
+async def test_ipv6_loopback(config: EngineConfig, namespaces: Namespaces, outside: Namespace) -> None:
+    """Carried by the engine: both ways to their ends, also to a container without IPv6, also in its next life."""
+    one = namespaces()
+    server = one.run(lambda: socket.create_server(("0.0.0.0", 80)))
+
+    def serve() -> None:
+        client, _ = server.accept()
+        with client:
+            heard = b""
+            while data := client.recv(1 << 16):
+                heard += data
+            client.sendall(heard[::-1])
+
+    def ask(port: int) -> bytes:
+        with socket.create_connection(("::1", port), timeout=5) as connection:
+            connection.sendall(b"ab" * 500_000)
+            connection.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: connection.recv(1 << 16), b""))
+
+    networks = Networks(config, config.data_root / "networks")
+    await networks.start()
+    endpoint = await networks.attach("bridge", ONE, one.path, ports=[PortMapping(80, host_ip="::1")])
+    [binding] = endpoint.ports
+    assert binding.host_ip == "::1"
+    with server:
+        for _ in range(2):
+            serving = asyncio.create_task(asyncio.to_thread(serve))
+            assert await asyncio.to_thread(ask, binding.host_port) == b"ba" * 500_000
+            await serving
+            with pytest.raises(OSError, match="refused"):
+                await inside(outside, HOST6, binding.host_port)
+            await networks.close(keep=True)
+            networks = Networks(config, config.data_root / "networks")
+            await networks.start()
+    await networks.close()
 
 
 async def test_an_address_that_the_network_publishes_on(networks: Networks, namespaces: Namespaces) -> None:
@@ -112,7 +148,7 @@ async def test_what_can_not_be_published(networks: Networks, namespaces: Namespa
     one = namespaces()
     for wish, says in (
         (PortMapping(80, host_ip=HOST6), "has no IPv6"),
-        (PortMapping(80, host_ip="::1"), "publish on 127.0.0.1"),
+        (PortMapping(80, "udp", host_ip="::1"), "publish on 127.0.0.1"),
         (PortMapping(80, host_ip="192.0.2.77"), "does not have that address"),
     ):
         with pytest.raises(InvalidInput, match=says):
