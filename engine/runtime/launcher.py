@@ -150,6 +150,33 @@ class Launcher:
         await self._join()
 
     async def _join(self) -> None:
+        await self._reach()
+        answer, _ = await self._ask("list", {})
+        if answer.get("protocol", 1) != protocol.VERSION:
+            await self._part(answer)
+            await self._reach()
+        for state in await self.list():
+            self._groups[state.id] = state.cgroup
+            if state.exit is not None:
+                self._exits[state.id, None] = state.exit
+            elif await asyncio.to_thread(cgroup(state.cgroup).frozen):
+                self._paused.add(state.id)
+
+    async def _part(self, answer: dict[str, Any]) -> None:
+        """Ends a zygote of another version. Raises Conflict where it has containers: they would end with it."""
+        running = [each["container"][:12] for each in answer["containers"] if each["status"] != "stopped"]
+        if running:
+            await self.close()
+            raise Conflict(
+                f"{len(running)} containers ({', '.join(running[:3])}, ...) run under another version of this engine,"
+                " which can't hand them over: start that version again, stop them with it, and then start this one"
+            )
+        await self.shutdown()
+        self._ending = self._lost = False
+        self._gone.clear()
+
+    async def _reach(self) -> None:
+        """Connects to the zygote, or to a new one."""
         path = str(self._exec_root / "zygote.sock")
         joined = _try_connect(path)
         if joined is None:
@@ -159,12 +186,6 @@ class Launcher:
         protocol.widen(joined)
         self._socket = joined
         asyncio.get_running_loop().add_reader(joined.fileno(), self._readable)
-        for state in await self.list():
-            self._groups[state.id] = state.cgroup
-            if state.exit is not None:
-                self._exits[state.id, None] = state.exit
-            elif await asyncio.to_thread(cgroup(state.cgroup).frozen):
-                self._paused.add(state.id)
 
     async def create(
         self,

@@ -419,7 +419,8 @@ class Zygote:
         os.close(tree)
 
     def _do_list(self, _: socket.socket, __: dict[str, Any], ___: list[int]) -> dict[str, Any]:
-        return {"ok": {"containers": [container.state() for container in self._containers.values()]}}
+        containers = [container.state() for container in self._containers.values()]
+        return {"ok": {"protocol": protocol.VERSION, "containers": containers}}
 
     def _do_delete(self, client: socket.socket, request: dict[str, Any], _: list[int]) -> dict[str, Any] | None:
         container = self._containers.get(request["container"])

@@ -16,6 +16,10 @@ TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's chil
 if TYPE_CHECKING:
     from typing import Any
 
+VERSION = 2
+"""What is spoken here. A daemon joins only a zygote of its own version: one more with each change that the other side
+would misunderstand. Those who do not tell theirs speak 1."""
+
 MAX_PACKET = 4 << 20
 MAX_DESCRIPTORS = 8
 MOST_HANDED_OVER = 32
