@@ -15,6 +15,7 @@ from engine.api.call import Call
 from engine.api.credentials import auths_from
 from engine.api.router import Routes
 from engine.api.transcript import Transcript
+from engine.build.builtinargs import KEEP_GIT_DIR, is_true
 from engine.build.context import receive
 from engine.build.problems import StepError
 from engine.build.registrycache import RegistryCaches
@@ -55,7 +56,8 @@ async def _sent(call: Call) -> AsyncIterator[RemoteContext]:
 
 
 def _remote(call: Call, address: str) -> contextlib.AbstractAsyncContextManager[RemoteContext]:
-    return call.rooms.builder.remote_context(address, _ssh(call).get("default"))
+    keep = is_true(_pairs(call, "buildargs"), KEEP_GIT_DIR)
+    return call.rooms.builder.remote_context(address, _ssh(call).get("default"), _secrets(call), keep_git_dir=keep)
 
 
 async def _build(call: Call, auths: dict[str, Auth], source: RemoteContext) -> web.StreamResponse:
@@ -187,4 +189,5 @@ async def prune(call: Call) -> web.StreamResponse:
     filters.check(wanted, {"until", "unused-for", "id", "parent", "type", "description", "inuse", "shared", "private"})
     ages = [times.duration(age) for name in ("until", "unused-for") for age in wanted.get(name, [])]
     freed = await call.rooms.builder.prune(max(ages, default=0) / 1e9)
+    call.rooms.events.pruned("builder", freed)
     return answer.json({"CachesDeleted": None, "SpaceReclaimed": freed})

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from engine.build import checks, progress, sharedcache
+from engine.build import builtinargs, checks, progress, sharedcache
 from engine.build.addresses import AddressPolicy
 from engine.build.cachemounts import CacheMounts
 from engine.build.context import Context, FolderContext, read_dockerfile_bytes, read_ignore_rules
@@ -45,7 +45,6 @@ from engine.images.leases import Lease
 from engine.images.reference import Reference
 from engine.images.store import ImageStore
 
-_EPOCH = "SOURCE_DATE_EPOCH"
 _KEEP_SECONDS = 7 * 86_400.0  # that a layer of the cache outlives its last use
 
 
@@ -84,9 +83,17 @@ class Builder:
         self._lease.release()
         self.cache.close()
 
-    def remote_context(self, address: str, agent: Path | None = None) -> AbstractAsyncContextManager[RemoteContext]:
+    def remote_context(
+        self,
+        address: str,
+        agent: Path | None = None,
+        secrets: Mapping[str, bytes] | None = None,
+        *,
+        keep_git_dir: bool = False,
+    ) -> AbstractAsyncContextManager[RemoteContext]:
         """What a build from an address is made of, fetched: a git repository, an archive or a Dockerfile."""
-        return fetched(address, self._config.data_root / "build" / "steps", self._policy, agent)
+        folder = self._config.data_root / "build" / "steps"
+        return fetched(address, folder, self._policy, agent, secrets or {}, keep_git_dir=keep_git_dir)
 
     async def prune(self, unused_for: float = _KEEP_SECONDS) -> int:
         """Forgets results and cache mounts that were not used for so many seconds. Returns the bytes freed.
@@ -177,7 +184,7 @@ class Builder:
             )
             standing, config = await solver.solve(graph.target)
             config = sharedcache.strip(config)
-            if request.build_args.get(sharedcache.ASKED_BY) in ("1", "true"):
+            if builtinargs.is_true(request.build_args, sharedcache.ASKED_BY):
                 config = sharedcache.embed(config, recall.results)
         if request.labels:
             labels = {printable(name): printable(value) for name, value in request.labels.items()}
@@ -244,11 +251,11 @@ def _context(request: BuildRequest) -> Context | None:
 
 def _epoch(request: BuildRequest, variables: Mapping[str, str]) -> int | None:
     """The build argument's, or what an ARG before the first FROM says."""
-    text = request.build_args.get(_EPOCH, variables.get(_EPOCH, ""))
+    text = request.build_args.get(builtinargs.EPOCH, variables.get(builtinargs.EPOCH, ""))
     if not text:
         return None
     if not re.fullmatch(r"[0-9]{1,12}", text):
-        raise InvalidInput(f"{_EPOCH}={text}: it must be a number of seconds since 1970")
+        raise InvalidInput(f"{builtinargs.EPOCH}={text}: it must be a number of seconds since 1970")
     return int(text)
 
 
@@ -256,11 +263,7 @@ def _unconsumed(request: BuildRequest, dockerfile: Dockerfile, stages: Iterable[
     """The --build-args that nothing in the built stages has asked for."""
     asked = {name.name for arg in dockerfile.global_args for name in arg.declared}
     asked |= {name for stage in stages for name in stage.work.args}
-    return [
-        name
-        for name in request.build_args
-        if name not in asked | PROXY_ARGS | {_EPOCH, sharedcache.ASKED_BY, checks.ASKED_BY}
-    ]
+    return [name for name in request.build_args if name not in asked | PROXY_ARGS | builtinargs.NAMES]
 
 
 async def build(

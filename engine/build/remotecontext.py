@@ -6,7 +6,7 @@ Under the same policy as ADD: who may build need not be allowed to reach what th
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,14 @@ from pathlib import Path
 from engine.build.addresses import AddressPolicy
 from engine.build.context import Context, FolderContext
 from engine.build.lexer import MAX_FILE
-from engine.build.remote import GitSource, is_url, parse_git
+from engine.build.remote import is_url, parse_git
 from engine.build.steps.add import unpacked
+from engine.build.steps.copy import Source
 from engine.build.steps.download import download
+from engine.build.steps.logins import Logins
 from engine.build.steps.repository import checkout
 from engine.build.steps.workspace import Workspace
 from engine.build.threads import in_thread
-from engine.build.trees import FolderTree
 from engine.errors import InvalidInput
 
 _Later = Callable[[Callable[[], None]], object]
@@ -36,9 +37,15 @@ class RemoteContext:
 
 @asynccontextmanager
 async def fetched(
-    address: str, spaces: Path, policy: AddressPolicy, agent: Path | None = None
+    address: str,
+    spaces: Path,
+    policy: AddressPolicy,
+    agent: Path | None,
+    secrets: Mapping[str, bytes],
+    *,
+    keep_git_dir: bool,
 ) -> AsyncIterator[RemoteContext]:
-    """The context at `address` while the block lasts; `agent` is an ssh agent's socket.
+    """The context at `address` while the block lasts; `agent` is an ssh agent's socket, `secrets` are the build's.
 
     Raises InvalidInput, Forbidden, Unavailable.
     """
@@ -48,31 +55,26 @@ async def fetched(
         folder = space.scratch_folder("context")
         git = parse_git(address)
         if git is not None:
-            yield RemoteContext(await _repository(git, folder, policy, agent, stack.callback))
+            source = await checkout(
+                git,
+                folder,
+                keep_git_dir=bool(git.keep_git_dir) or keep_git_dir,
+                checksum=git.checksum,
+                policy=policy,
+                agent=agent,
+                logins=Logins(secrets),
+            )
+            stack.callback(source.tree.close)
+            yield RemoteContext(FolderContext(folder / source.picked.path))
         elif is_url(address):
-            yield await _archive_or_file(address, folder, policy, stack.callback)
+            source = await download(address, folder, "content", "", policy, Logins(secrets))
+            stack.callback(source.tree.close)
+            yield await _archive_or_file(address, source, folder, stack.callback)
         else:
             raise InvalidInput(f"{address} is no build context: name a git repository, or an http or https address")
 
 
-async def _repository(
-    git: GitSource,
-    folder: Path,
-    policy: AddressPolicy,
-    agent: Path | None,
-    later: _Later,
-) -> Context:
-    source = await checkout(
-        git, folder, keep_git_dir=bool(git.keep_git_dir), checksum=git.checksum, policy=policy, agent=agent
-    )
-    later(source.tree.close)
-    assert isinstance(source.tree, FolderTree)
-    return FolderContext(folder / source.picked.path)
-
-
-async def _archive_or_file(address: str, folder: Path, policy: AddressPolicy, later: _Later) -> RemoteContext:
-    source = await download(address, folder, "content", "", policy)
-    later(source.tree.close)
+async def _archive_or_file(address: str, source: Source, folder: Path, later: _Later) -> RemoteContext:
     found = await in_thread(lambda: unpacked(source, folder))
     if found is not None:
         later(found[1].close)

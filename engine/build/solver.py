@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from engine.build import cachekey, progress
+from engine.build import builtinargs, cachekey, progress
 from engine.build.actions import Action, ChangeConfig, CopyFiles, MakeFolder, RunCommand
 from engine.build.addresses import AddressPolicy
 from engine.build.cachemounts import CacheMounts
@@ -37,6 +37,7 @@ from engine.build.steps.add import unpacked
 from engine.build.steps.binds import Behind, LaidOut
 from engine.build.steps.copy import Source, copy_files, make_folder
 from engine.build.steps.download import download, file_name
+from engine.build.steps.logins import Logins
 from engine.build.steps.repository import checkout, is_commit
 from engine.build.steps.run import RunPreparation
 from engine.build.steps.workspace import Workspace
@@ -208,13 +209,15 @@ class Solver:
                 if mount.type == "bind"
             ]
             fast: tuple[str, ...] = ()
+            hostname = self._request.build_args.get(builtinargs.HOSTNAME)
+            named = [f"hostname {hostname}"] if hostname else []
             if pins and all(pins):
-                fast = (cachekey.run_key(standing.chain, run, pins),)
+                fast = (cachekey.run_key(standing.chain, run, pins + named),)
                 if (known := await self._known(fast[0], standing, run)) is not None:
                     self._tell(progress.StepCached(number))
                     return known
             behind = {mount: self._behind(mount, standings.get(mount), stack) for mount in run.mounts}
-            inputs = [await self._mount_input(mount, behind[mount]) for mount in run.mounts]
+            inputs = [await self._mount_input(mount, behind[mount]) for mount in run.mounts] + named
 
             async def work(space: Workspace) -> bool:
                 async with AsyncExitStack() as held:
@@ -286,6 +289,7 @@ class Solver:
         space = await in_thread(lambda: Workspace(self._spaces, ()))
         stack.callback(space.remove)
         found: list[Source] = []
+        logins = Logins(self._request.secrets)
         for number, address in enumerate(copy.sources):
             folder = space.scratch_folder(str(number))
             git = parse_git(address)
@@ -297,10 +301,11 @@ class Solver:
                     checksum=copy.checksum or git.checksum,
                     policy=self._policy,
                     agent=self._request.ssh.get("default"),
+                    logins=logins,
                 )
             elif is_url(address):
                 name = file_name(address, needed=copy.into)
-                source = await download(address, folder, name, copy.checksum, self._policy)
+                source = await download(address, folder, name, copy.checksum, self._policy, logins)
             else:
                 continue
             stack.callback(source.tree.close)

@@ -20,6 +20,7 @@ from engine.build.addresses import AddressPolicy, CheckedResolver
 from engine.build.problems import DockerfileError
 from engine.build.selection import Picked
 from engine.build.steps.copy import Source
+from engine.build.steps.logins import Logins
 from engine.build.trees import FILE, FolderTree
 from engine.errors import Unavailable
 
@@ -47,7 +48,9 @@ def file_name(url: str, *, needed: bool) -> str:
     return name
 
 
-async def download(url: str, folder: Path, name: str, checksum: str, policy: AddressPolicy) -> Source:
+async def download(
+    url: str, folder: Path, name: str, checksum: str, policy: AddressPolicy, logins: Logins | None = None
+) -> Source:
     """Fetches `url` into the empty `folder`. Raises DockerfileError, Forbidden, Unavailable."""
     algorithm = checksum.partition(":")[0] or "sha256"
     hasher = hashlib.new(algorithm)
@@ -56,7 +59,7 @@ async def download(url: str, folder: Path, name: str, checksum: str, policy: Add
     connector = aiohttp.TCPConnector(resolver=CheckedResolver(policy), use_dns_cache=False)
     try:
         async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session:
-            response = await _follow(session, url, policy)
+            response = await _follow(session, url, policy, logins or Logins())
             async with response:
                 size = 0
                 with path.open("xb") as file:
@@ -81,15 +84,22 @@ async def download(url: str, folder: Path, name: str, checksum: str, policy: Add
     return Source(tree, Picked(name, name, entry))
 
 
-async def _follow(session: aiohttp.ClientSession, url: str, policy: AddressPolicy) -> aiohttp.ClientResponse:
-    """The answer at the end of the redirects, each step checked as the first one was."""
+async def _follow(
+    session: aiohttp.ClientSession, url: str, policy: AddressPolicy, logins: Logins
+) -> aiohttp.ClientResponse:
+    """The answer at the end of the redirects, each step checked as the first one was. None but the first host is told
+    who asks."""
+    first = urlsplit(url)
     for _ in range(_MAX_REDIRECTS + 1):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise DockerfileError(f"{url}: only http and https can be downloaded")
         # aiohttp does not ask its resolver about an address that is written as one.
         await policy.resolve(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
-        response = await session.get(url, allow_redirects=False, headers={"Accept-Encoding": "identity"})
+        headers = {"Accept-Encoding": "identity"}
+        if (parts.scheme, parts.netloc) == (first.scheme, first.netloc) and (login := logins.for_http(parts.hostname)):
+            headers["Authorization"] = login
+        response = await session.get(url, allow_redirects=False, headers=headers)
         if response.status in _REDIRECTS and "Location" in response.headers:
             url = urljoin(url, response.headers["Location"])
             response.release()

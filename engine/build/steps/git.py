@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from engine.build.addresses import AddressPolicy
+from engine.build.steps.logins import Logins
 from engine.errors import Unavailable
 
 _SETTINGS = (
@@ -41,18 +42,28 @@ async def _pinned_addresses(remote: str, policy: AddressPolicy) -> list[str]:
     return [f"http.curloptResolve={parts.hostname}:{port}:{','.join(addresses)}"]
 
 
+def _login(remote: str, logins: Logins) -> dict[str, str]:
+    parts = urlsplit(remote)
+    login = logins.for_git(parts.hostname or "") if parts.scheme in ("http", "https") else ""
+    host = parts.netloc.rpartition("@")[2]
+    return {f"http.{parts.scheme}://{host}/.extraHeader": f"Authorization: {login}"} if login else {}
+
+
 class Git:
     """Runs git in one folder, against addresses that were checked. Use `at`."""
 
-    def __init__(self, folder: Path, settings: list[str], agent: Path | None) -> None:
+    def __init__(self, folder: Path, settings: list[str], agent: Path | None, secret: Mapping[str, str]) -> None:
+        """Settings that are `secret` are in no list of processes."""
         self.folder = folder
         self._options = [word for setting in (*_SETTINGS, *settings) for word in ("-c", setting)]
-        self._env = _environment(agent)
+        self._env = {**_environment(agent), "GIT_CONFIG_COUNT": str(len(secret))}
+        for number, (key, value) in enumerate(secret.items()):
+            self._env |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
 
     @classmethod
-    async def at(cls, folder: Path, remote: str, policy: AddressPolicy, agent: Path | None) -> Git:
-        """For fetching from `remote`; `agent` is an ssh agent's socket. Raises Forbidden, OSError."""
-        return cls(folder, await _pinned_addresses(remote, policy), agent)
+    async def at(cls, folder: Path, remote: str, policy: AddressPolicy, agent: Path | None, logins: Logins) -> Git:
+        """For fetching from `remote`; `agent` is an ssh agent's socket. Raises Forbidden, OSError, DockerfileError."""
+        return cls(folder, await _pinned_addresses(remote, policy), agent, _login(remote, logins))
 
     async def run(self, *words: str) -> str:
         try:

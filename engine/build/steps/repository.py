@@ -19,6 +19,7 @@ from engine.build.remote import GitSource
 from engine.build.selection import Picked
 from engine.build.steps.copy import Source
 from engine.build.steps.git import Git
+from engine.build.steps.logins import Logins
 from engine.build.trees import FOLDER, FolderTree
 
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
@@ -41,6 +42,7 @@ async def checkout(
     checksum: str,
     policy: AddressPolicy,
     agent: Path | None,
+    logins: Logins | None = None,
 ) -> Source:
     """Fetches one commit into the empty `folder`. Raises DockerfileError, Forbidden, Unavailable.
 
@@ -48,7 +50,7 @@ async def checkout(
     """
     if source.ref.startswith("-") or not _PLAIN_REF.match(source.ref):
         raise DockerfileError(f"{source.ref} is no name of a git commit")
-    fetching = _Fetching(policy, agent)
+    fetching = _Fetching(policy, agent, logins or Logins())
     wanted = source.ref or (checksum if is_commit(checksum) else "") or "HEAD"
     git = await fetching.fetch(folder, source.remote, wanted)
     commit = (await git.run("rev-parse", "HEAD")).strip()
@@ -71,13 +73,17 @@ async def checkout(
 class _Fetching:
     """A repository and its submodules, each address checked before it is asked."""
 
-    def __init__(self, policy: AddressPolicy, agent: Path | None) -> None:
+    def __init__(self, policy: AddressPolicy, agent: Path | None, logins: Logins) -> None:
         self._policy = policy
         self._agent = agent
+        self._logins = logins
+        self._host = ""  # of the repository that was asked for
         self.folders: list[Path] = []
 
     async def fetch(self, folder: Path, remote: str, ref: str) -> Git:
-        git = await Git.at(folder, remote, self._policy, self._agent)
+        known = not self.folders or _host(remote) == self._host
+        self._host = self._host or _host(remote)
+        git = await Git.at(folder, remote, self._policy, self._agent, self._logins if known else self._logins.named())
         self.folders.append(folder)
         await git.run("init", "--quiet")
         await git.run("fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--", remote, ref)
@@ -104,6 +110,10 @@ class _Fetching:
         """The commit that the tree has at `path`; empty where there is no submodule."""
         found = (await git.run("ls-tree", "HEAD", "--", path)).split()
         return found[2] if found[:2] == ["160000", "commit"] else ""
+
+
+def _host(remote: str) -> str:
+    return urlsplit(remote).hostname or ""
 
 
 def _listed(settings: str) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.build import builtinargs
 from engine.build.actions import RunCommand
 from engine.build.agentpassage import passage
 from engine.build.cachemounts import CacheMounts
@@ -26,6 +27,7 @@ from engine.containers import idranges
 from engine.containers.ephemeral import Step, StepMount
 from engine.errors import Forbidden
 
+_HOSTNAME = "buildkitsandbox"
 # Where a runtime puts files and file systems of its own. An image without these names shall not get them.
 _STUB_FOLDERS = ("proc", "sys", "dev")
 _STUB_FILES = ("etc/hosts", "etc/hostname", "etc/resolv.conf")
@@ -90,7 +92,7 @@ class RunPreparation:
             env=tuple(f"{name}={value}" for name, value in env.items()),
             working_dir=run.working_dir,
             user=run.user,
-            hostname="buildkitsandbox",
+            hostname=request.build_args.get(builtinargs.HOSTNAME) or _HOSTNAME,
             network=request.network if run.network == "default" else run.network,
             mounts=tuple(self._mounts),
             extra_hosts=request.extra_hosts,
@@ -160,6 +162,8 @@ class RunPreparation:
             os.chown(folder, mount.uid or 0, mount.gid or 0)
 
         name = mount.id or mount.target
+        if namespace := self._request.build_args.get(builtinargs.CACHE_MOUNTS):
+            name = f"{namespace}\0\0{name}"
         if mount.origin:
             # What begins otherwise is another cache, as in BuildKit.
             name += f"\0{behind.chain}\0{clean('/' + mount.source)}"

@@ -318,7 +318,7 @@ async def test_epoch_makes_images_repeat(bench: Bench) -> None:
         ("FROM scratch\nSTOPSIGNAL SIGNOPE\n", "on line 2: STOPSIGNAL: invalid signal: SIGNOPE"),
         ("FROM scratch\nENV a=\"${x:?must be set}\"\n", "on line 2: ENV: failed to process"),
         ("FROM scratch\nRUN --mount=type=secret,id=x,required y\n", "Dockerfile:2: RUN: secret x: not found"),
-        ("FROM scratch\nRUN --security=insecure y\n", "Dockerfile:2: RUN: RUN --security=insecure is not allowed"),
+        ("FROM scratch\nRUN --security=insecure y\n", "Dockerfile:2: RUN: --security=insecure is not allowed"),
     ],
 )  # fmt: skip
 async def test_failures_name_line_and_instruction(bench: Bench, text: str, message: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from engine.build import Builder, BuildEvent, BuildRequest, StepError, StepOutput
+from engine.build import Builder, BuildEvent, BuildRequest, Notice, StepError, StepOutput
 from engine.build.request import ENTITLEMENTS
 from engine.config import EngineConfig
 from engine.containers import idranges
@@ -166,6 +166,16 @@ async def test_a_cache_that_begins_with_something_else_is_another(engine: Engine
     await engine.build(f"{stages}RUN {mount}one cat /c/one && echo x > /c/x\nRUN {mount}two cat /c/two && ! cat /c/x\n")
     await engine.build(f"{stages}RUN {mount}one cat /c/one /c/x\n")
     assert engine.said() == "1\nx\n"
+
+
+async def test_arguments_of_the_builder_itself(engine: Engine) -> None:
+    text = "FROM base\nRUN --mount=type=cache,id=apart,target=/c cat /etc/hostname; touch /c/x; ls /c\n"
+    ours = {"BUILDKIT_SANDBOX_HOSTNAME": "box", "BUILDKIT_CACHE_MOUNT_NS": "ns", "BUILDKIT_SYNTAX": "any"}
+    await engine.build(text, build_args=ours)
+    assert engine.said() == "box\nx\n"
+    await engine.build(text.replace("touch /c/x; ", ""))
+    assert engine.said() == "buildkitsandbox\n"
+    assert not [event for event in engine.events if isinstance(event, Notice)]
 
 
 async def test_no_path_in_a_cache_leads_out_of_it(engine: Engine) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import io
 import os
@@ -16,6 +17,7 @@ from aiohttp import web
 from engine.build import Builder, BuildRequest, DockerfileError, StepError
 from engine.build.addresses import AddressPolicy
 from engine.build.remote import GitSource, is_url, parse_git
+from engine.build.steps.logins import Logins
 from engine.config import EngineConfig
 from engine.errors import Forbidden, InvalidInput, Unavailable
 from engine.images.image import Image
@@ -51,6 +53,11 @@ async def site(bench: Bench) -> AsyncIterator[str]:
     async def lone(request: web.Request) -> web.Response:
         return web.Response(body=b"FROM scratch\nRUN write /x lone\n")
 
+    async def private(request: web.Request) -> web.Response:
+        asked = request.headers.get("Authorization", "nobody")
+        return web.Response(body=asked.encode())
+
+    app.router.add_get("/private", private)
     app.router.add_get("/d/file.bin", file)
     app.router.add_get("/context.tar.gz", context)
     app.router.add_get("/Dockerfile", lone)
@@ -97,6 +104,32 @@ async def test_failing_downloads(bench: Bench, site: str, path: str, message: st
     with pytest.raises(StepError) as failed:
         await bench.build(f"FROM scratch\nADD {site}{path} /x\n")
     assert message in str(failed.value)
+
+
+async def test_a_host_is_told_who_asks_and_no_other_is(bench: Bench, site: str) -> None:
+    secrets = {"HTTP_AUTH_TOKEN_127.0.0.1": b"t0k\n", "HTTP_AUTH_TOKEN_localhost": b"other"}
+    image = await bench.build(f"FROM scratch\nADD {site}/private /x\n", secrets=secrets)
+    assert bench.files(image)["x"] == "Bearer t0k"
+    bench.builder._policy = AddressPolicy(["127.0.0.1/32", "::1/128"])
+    elsewhere = site.replace("127.0.0.1", "localhost")
+    image = await bench.build(f"FROM scratch\nADD {site}/away?to={elsewhere}/private /x\n", secrets=secrets)
+    assert bench.files(image)["x"] == "nobody"
+    secrets["HTTP_AUTH_HEADER_127.0.0.1"] = b"Basic bWU="
+    image = await bench.build(f"FROM scratch\nADD {site}/private /y\n", secrets=secrets)
+    assert bench.files(image)["y"] == "Basic bWU="
+    secrets["HTTP_AUTH_HEADER_127.0.0.1"] = b"x\r\nHost: y"
+    with pytest.raises(StepError, match="must be one line"):
+        await bench.build(f"FROM scratch\nADD {site}/private /z\n", secrets=secrets)
+
+
+def test_what_git_tells_whom() -> None:
+    logins = Logins({"GIT_AUTH_TOKEN": b"all", "GIT_AUTH_TOKEN.a.example": b"one", "GIT_AUTH_HEADER.b.example": b"X y"})
+    assert logins.for_git("a.example") == "basic " + base64.b64encode(b"x-access-token:one").decode()
+    assert logins.for_git("b.example") == "X y"
+    assert logins.for_git("c.example") == "basic " + base64.b64encode(b"x-access-token:all").decode()
+    assert logins.named().for_git("c.example") == ""
+    assert logins.named().for_git("b.example") == "X y"
+    assert "all" not in repr(logins)
 
 
 async def test_a_url_without_a_name_needs_a_destination_file(bench: Bench, site: str) -> None:
