@@ -105,6 +105,8 @@ class HostPorts:
         if held is None:
             return None
         held.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+        # Its connections inherit this: those that linger after their close do not keep the port from the next.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.listen(64)
         return held.dup()
 

@@ -17,6 +17,7 @@ from .conftest import (
     ONE,
     OUTSIDE,
     OUTSIDE6,
+    THREE,
     TWO,
     Namespace,
     Namespaces,
@@ -28,6 +29,12 @@ from .conftest import (
 
 pytestmark = pytest.mark.kernel
 BOTH = Wishes(ipv6=Pool())
+
+
+def hear_out(host: str, port: int) -> str:
+    """All that the server there says: it closes first."""
+    with socket.create_connection((host, port), timeout=2) as connection:
+        return b"".join(iter(lambda: connection.recv(100), b"")).decode()
 
 
 async def test_a_published_port_answers_on_every_side(
@@ -56,10 +63,14 @@ async def test_a_published_port_answers_on_every_side(
             await inside(outside, address, 8000, 0.2)
     for host in ("localhost", "::1"):
         assert (await here(call, host, port)).startswith("web ")
+    assert (await here(hear_out, "::1", port)).startswith("web ")
     await networks.detach(ONE)
     for host in ("127.0.0.1", "::1", HOST6):
         with pytest.raises(ConnectionRefusedError):
             await here(call, host, port)
+    # What lingers after its close holds up nobody.
+    again = await networks.attach("both", THREE, namespaces().path, ports=[PortMapping(8000, host_port=port)])
+    assert len(again.ports) == 2
 
 
 @pytest.mark.parametrize(("wish", "host"), [("127.0.0.1", "127.0.0.1"), (HOST, HOST), (HOST6, HOST6)])
