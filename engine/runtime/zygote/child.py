@@ -95,6 +95,8 @@ def _live(sync: socket.socket, request: dict[str, Any]) -> NoReturn:
         null = rootfs.enter(spec, trees, _become_root)
         stage = "sysctl"
         for key, value in spec.get("linux", {}).get("sysctl", {}).items():
+            if key.startswith("net.") and not _has(spec, "network"):
+                raise OSError(errno.EPERM, "it is the host's: the container has no network of its own", key)
             _write(f"/proc/sys/{key.replace('.', '/')}", value)
         rootfs.protect(spec, null)
         if process.get("terminal"):
@@ -190,6 +192,11 @@ def join(namespaces: list[dict[str, str]]) -> None:
             fd = os.open(namespace["path"], os.O_RDONLY | os.O_CLOEXEC)
             libc.setns(fd, 0)
             os.close(fd)
+
+
+def _has(spec: dict[str, Any], kind: str) -> bool:
+    """Whether it has a namespace of that kind, new or another's."""
+    return any(namespace["type"] == kind for namespace in spec.get("linux", {}).get("namespaces", ()))
 
 
 def _wants(spec: dict[str, Any], kind: str) -> bool:

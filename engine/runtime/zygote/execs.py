@@ -13,6 +13,7 @@ from engine.kernel.cgroup.host import cgroup
 from engine.runtime.zygote.birth import born_beside, owned, score_oom
 from engine.runtime.zygote.container import Container, Exec, exit_code
 from engine.runtime.zygote.enter import run_exec
+from engine.runtime.zygote.loop import Loop
 
 TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
 if TYPE_CHECKING:
@@ -22,15 +23,10 @@ Answer = Callable[..., None]
 
 
 class Execs:
-    """`watch` and `unwatch` are the zygote's loop's, by `announce` it tells of what ends."""
+    """Of all containers, on one loop; by `announce` it tells of what ends."""
 
-    def __init__(
-        self,
-        watch: Callable[[int, Callable[[], None]], None],
-        unwatch: Callable[[int], None],
-        announce: Callable[[dict[str, Any]], None],
-    ) -> None:
-        self._watch, self._unwatch, self._announce = watch, unwatch, announce
+    def __init__(self, loop: Loop, announce: Callable[[dict[str, Any]], None]) -> None:
+        self._loop, self._announce = loop, announce
 
     def start(self, container: Container, request: dict[str, Any], fds: list[int], answer: Answer) -> None:
         """`fds` are its streams, none for a terminal; `answer` is called once it runs or can't."""
@@ -46,9 +42,9 @@ class Execs:
         score_oom(pid, request["process"].get("oomScoreAdj"))
         run = Exec(request["exec"], ours)
         run.begin(pid)
-        self._watch(run.pidfd, partial(self._reap, container, run))
+        self._loop.watch(run.pidfd, partial(self._reap, container, run))
         container.execs[run.name] = run
-        self._watch(run.sync.fileno(), partial(self._heard, container, run, answer))
+        self._loop.watch(run.sync.fileno(), partial(self._heard, container, run, answer))
 
     def _heard(self, container: Container, run: Exec, answer: Answer) -> None:
         """What it reports until it is the program."""
@@ -58,7 +54,7 @@ class Execs:
         if message == b"terminal":
             run.terminal = descriptors[0]
             return
-        self._unwatch(run.sync.fileno())
+        self._loop.unwatch(run.sync.fileno())
         run.sync.close()
         if message:
             run.failed = True
@@ -73,7 +69,7 @@ class Execs:
             self._over(container, run)
 
     def _reap(self, container: Container, run: Exec) -> None:
-        self._unwatch(run.pidfd)
+        self._loop.unwatch(run.pidfd)
         run.end(exit_code(os.waitid(os.P_PIDFD, run.pidfd, os.WEXITED)))
         # What it reported before its end may not have been read yet: then it is over when that is.
         if run.announced:

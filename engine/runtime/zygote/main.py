@@ -10,7 +10,6 @@ import errno
 import gc
 import json
 import os
-import select
 import signal
 import socket
 import sys
@@ -25,116 +24,53 @@ from engine.runtime.zygote import child, detached, protocol
 from engine.runtime.zygote.birth import born, map_ids, owned, score_oom, user_namespace
 from engine.runtime.zygote.container import Container, exit_code
 from engine.runtime.zygote.execs import Execs
-from engine.runtime.zygote.logpump import Sink, Stream, log_file
+from engine.runtime.zygote.leisure import Leisure
+from engine.runtime.zygote.logpump import Sink
+from engine.runtime.zygote.loop import Loop
 from engine.runtime.zygote.ownmounts import HostMounts
 from engine.runtime.zygote.pool import Pool
+from engine.runtime.zygote.pumps import Pumps
 
 TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
 if TYPE_CHECKING:
     from typing import Any
 
-Handler = Callable[[], None]
-
 FOLDERS = ("rootfs", "containers", "lower", "upper")
 """Below the exec root: where a root is mounted, notes of control groups, where layers are mounted for a moment."""
-_QUIET_SECONDS = 0.01
-"""After this long without anything to do there is time to take down what has ended, and to fill the pool."""
-_IDLE_SECONDS = 60
-"""After this long the pool is sent away, which is a few megabytes."""
-_MOST_ENDED = 32
 
 
 class Zygote:
-    """The loop: one poll over the launcher's connections, the children's pidfds, their gates and their output."""
+    """Serves launchers: what they ask, and what becomes of the containers meanwhile."""
 
     def __init__(self, exec_root: str, cgroup_parent: str, hosts: HostMounts) -> None:
         self._root = exec_root
         self._parent = cgroup_parent
         self._hosts = hosts
-        self._poll = select.epoll()
-        self._handlers: dict[int, Handler] = {}
+        self._loop = Loop()
+        self._pumps = Pumps(self._loop)
         self._containers: dict[str, Container] = {}
         self._clients: list[socket.socket] = []
         self._pool = Pool()
-        self._execs = Execs(self._watch, self._unwatch, self._announce)
-        self._ended: dict[str, int] = {}
-        """The mounts of containers that have ended: taking them down waits until there is time."""
+        self._leisure = Leisure(self._pool)
+        self._execs = Execs(self._loop, self._announce)
         self._packet = b""
         """The request at hand as it came."""
         self._going = True
         for folder in FOLDERS:
             os.makedirs(f"{exec_root}/{folder}", mode=0o700, exist_ok=True)
 
-    # The loop
-
     def serve(self, listener: socket.socket) -> None:
-        self._watch(listener.fileno(), lambda: self._accept(listener))
+        self._loop.watch(listener.fileno(), lambda: self._accept(listener))
         while self._going or self._containers:
-            try:
-                ready = self._poll.poll(self._patience)
-            except InterruptedError:
-                continue
-            if not ready:
-                self._use_leisure()
-            for fd, _ in ready:
-                handler = self._handlers.get(fd)
-                if handler is not None:
-                    self._handle(handler)
-        self._take_down(0)
-        self._pool.close()
-
-    @staticmethod
-    def _handle(handler: Handler) -> None:
-        try:
-            handler()
-        except Exception:
-            # A fault of ours in what concerns one container must not take all the others with it.
-            sys.excepthook(*sys.exc_info())
-            sys.stderr.flush()
-
-    @property
-    def _patience(self) -> float | None:
-        """Seconds, after which there is time for something else."""
-        if self._ended or not self._pool.full:
-            return _QUIET_SECONDS
-        return _IDLE_SECONDS if self._pool.waits else None
-
-    def _use_leisure(self) -> None:
-        if self._ended or not self._pool.full:
-            self._take_down(0)
-            self._fill_pool()
-        else:
-            # Nobody starts anything: then nobody need be ready for it.
-            self._pool.close()
-
-    def _take_down(self, most: int) -> None:
-        """The mounts of the ended, so that `most` are left."""
-        while len(self._ended) > most:
-            os.close(self._ended.pop(next(iter(self._ended))))
-
-    def _fill_pool(self) -> None:
-        if self._pool.full:
-            return
-        try:
-            self._pool.fill()
-        except OSError as error:
-            # Containers are born without it then.
-            print(f"nobody waits for containers: {error}", file=sys.stderr, flush=True)
-            self._pool.give_up()
-
-    def _watch(self, fd: int, handler: Handler, events: int = select.EPOLLIN) -> None:
-        self._handlers[fd] = handler
-        self._poll.register(fd, events)
-
-    def _unwatch(self, fd: int) -> None:
-        if self._handlers.pop(fd, None) is not None:
-            self._poll.unregister(fd)
+            if not self._loop.turn(self._leisure.patience):
+                self._leisure.use()
+        self._leisure.close()
 
     def _accept(self, listener: socket.socket) -> None:
         client, _ = listener.accept()
         protocol.widen(client)
         self._clients.append(client)
-        self._watch(client.fileno(), lambda: self._serve_client(client))
+        self._loop.watch(client.fileno(), lambda: self._serve_client(client))
 
     def _serve_client(self, client: socket.socket) -> None:
         try:
@@ -142,7 +78,7 @@ class Zygote:
         except OSError:
             packet = None
         if packet is None:
-            self._unwatch(client.fileno())
+            self._loop.unwatch(client.fileno())
             self._clients.remove(client)
             client.close()
             return
@@ -183,9 +119,7 @@ class Zygote:
         name = request["container"]
         if name in self._containers:
             raise OSError(errno.EEXIST, "a container of this id exists", name)
-        if name in self._ended:
-            # Its upper folder must not be in two mounts at once.
-            os.close(self._ended.pop(name))
+        self._leisure.begun(name)
         container = Container(name, request["spec"], request.get("log"))
         try:
             self._spawn(container, request)
@@ -194,11 +128,11 @@ class Zygote:
                 self._forget(container)
             raise
         self._containers[name] = container
-        self._watch(container.sync.fileno(), partial(self._hear, container))
+        self._loop.watch(container.sync.fileno(), partial(self._hear, container))
         born = {"ok": {"pid": container.pid}}
         reply = partial(self._reply, client, request["id"])
         if not container.tty:
-            self._pump(container)
+            self._pumps.begin(container)
         if request.get("start"):
             container.starter = lambda answer: reply(answer if "error" in answer else born)
             return None
@@ -218,14 +152,14 @@ class Zygote:
         if message == b"ready":
             container.ready = True
             if container.tty:
-                self._pump(container)
+                self._pumps.begin(container)
             if container.creator is not None:
                 container.creator({"ok": {"pid": container.pid}})
                 container.creator = None
             self._tell(container.onlookers, {"ok": {}})
             self._open_gate(container)
             return
-        self._unwatch(container.sync.fileno())
+        self._loop.unwatch(container.sync.fileno())
         container.sync.close()
         if message or not container.begun:
             self._fail(container, _told(message))
@@ -260,7 +194,7 @@ class Zygote:
         for fd in far:
             os.close(fd)
         container.begin(pid, ours, stdio)
-        self._watch(container.pidfd, lambda: self._reap(container))
+        self._loop.watch(container.pidfd, lambda: self._reap(container))
         container.hold_mounts(spec)
         try:
             users = map_ids(pid, spec)
@@ -302,43 +236,6 @@ class Zygote:
         pid = born(request["spec"], group, lambda: child.run_init(theirs, stdio, request))
         theirs.close()
         return pid, ours
-
-    def _pump(self, container: Container) -> None:
-        log = log_file(container.log_wanted)
-        container.log = log
-        if container.terminal is not None:
-            streams = [Stream("stdout", container.terminal, log)]
-        else:
-            streams = [Stream(name, fd, log) for name, fd in zip(("stdout", "stderr"), container.output, strict=True)]
-        container.streams = streams
-        for stream in streams:
-            self._settle(stream)
-
-    def _pump_once(self, stream: Stream) -> None:
-        stream.pump()
-        self._settle(stream)
-
-    def _flush(self, stream: Stream, sink: Sink) -> None:
-        sink.flush()
-        self._settle(stream)
-
-    def _settle(self, stream: Stream) -> None:
-        """Waits for what comes next of a stream: more output or, as long as a reader is behind, that reader."""
-        for sink in stream.sinks[:]:
-            if sink.gone or (stream.over and not sink.backlog):
-                self._unwatch(sink.fd)
-                stream.sinks.remove(sink)
-                os.close(sink.fd)
-            elif not sink.backlog:
-                self._unwatch(sink.fd)
-            elif sink.fd not in self._handlers:
-                self._watch(sink.fd, partial(self._flush, stream, sink), select.EPOLLOUT)
-        if stream.over:
-            return
-        if stream.ended or any(sink.backlog for sink in stream.sinks):
-            self._unwatch(stream.fd)
-        elif stream.fd not in self._handlers:
-            self._watch(stream.fd, partial(self._pump_once, stream))
 
     def _do_start(self, client: socket.socket, request: dict[str, Any], _: list[int]) -> dict[str, Any] | None:
         container = self._get(request)
@@ -382,7 +279,7 @@ class Zygote:
             stream.sinks.append(sink)
             if request["unfinished"]:
                 sink.write(stream.unfinished)
-            self._settle(stream)
+            self._pumps.settle(stream)
         stdin = container.terminal if container.terminal is not None else container.stdin
         answer = {"ok": {"at": time.time_ns()}}
         self._reply(client, request["id"], answer, (stdin,) if stdin is not None else ())
@@ -456,7 +353,7 @@ class Zygote:
             cgroup(container.cgroup).thaw()
 
     def _reap(self, container: Container) -> None:
-        self._unwatch(container.pidfd)
+        self._loop.unwatch(container.pidfd)
         self._hear_the_rest(container)
         code = exit_code(os.waitid(os.P_PIDFD, container.pidfd, os.WEXITED))
         group = cgroup(container.cgroup)
@@ -464,26 +361,20 @@ class Zygote:
             # Else the kernel has killed all the others already: they lived in its first process's namespace.
             for pid in group.processes():
                 _signal(pid, signal.SIGKILL)
-        for stream in container.streams:
-            self._unwatch(stream.fd)
-            stream.drain()
-            os.close(stream.fd)
-            # Whoever is behind is given the rest.
-            self._settle(stream)
+        self._pumps.end(container)
         container.end(code, group.oom_kills() > container.oom_base)
-        if container.mounts >= 0:
-            self._ended[container.name] = container.mounts
         if container.status == "stopped":
             self._announce({"event": "exit", "container": container.name, "exec": None, **container.exit_record()})
         elif container.error is None:
             self._fail(container, _told(b""))
         if container.doomed:
             self._forget(container)
-        self._take_down(_MOST_ENDED)
+        if container.mounts >= 0:
+            self._leisure.ended(container.name, container.mounts)
 
     def _hear_the_rest(self, container: Container) -> None:
         """What was reported before the end and not yet read: the end may be seen first."""
-        while (handler := self._handlers.get(container.sync.fileno())) is not None:
+        while (handler := self._loop.handler(container.sync.fileno())) is not None:
             handler()
 
     def _forget(self, container: Container) -> None:

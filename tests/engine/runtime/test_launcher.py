@@ -17,6 +17,7 @@ from engine.runtime.spec import (
     IDMapping,
     Linux,
     LinuxMemory,
+    LinuxNamespace,
     LinuxPids,
     LinuxResources,
     LinuxSeccomp,
@@ -25,7 +26,7 @@ from engine.runtime.spec import (
     Process,
     User,
 )
-from tests.engine.runtime.boxes import MOUNTS, Box, make_spec
+from tests.engine.runtime.boxes import MOUNTS, NAMESPACES, Box, make_spec
 
 pytestmark = pytest.mark.kernel
 
@@ -295,3 +296,11 @@ async def test_the_zygote_keeps_none_of_the_hosts_mounts_busy(exec_root: Path, t
 def _zygote(exec_root: Path) -> int:
     [pid] = [each.pid for each in psutil.process_iter(["cmdline"]) if str(exec_root) in (each.info["cmdline"] or [])]
     return pid
+
+
+async def test_settings_of_the_hosts_network_are_not_changed(box: Box) -> None:
+    linux = Linux(namespaces=[LinuxNamespace(kind) for kind in NAMESPACES if kind != "network"])
+    linux.sysctl = {"net.ipv4.ip_unprivileged_port_start": "7"}
+    with pytest.raises(SystemFailure, match="no network of its own"):
+        await box.run(make_spec("true", linux=linux))
+    assert Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text() != "7\n"

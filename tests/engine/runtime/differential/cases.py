@@ -54,6 +54,8 @@ def mount(spec: Spec, target: str, source: Path | str, *options: str, kind: str 
 
 def without(spec: Spec, *kinds: str) -> None:
     spec.linux.namespaces = [each for each in spec.linux.namespaces if each.type not in kinds]
+    if "network" in kinds:
+        spec.linux.sysctl = {name: value for name, value in spec.linux.sysctl.items() if not name.startswith("net.")}
 
 
 @case
@@ -64,6 +66,7 @@ def docker_s_default(_: Spec, __: Path) -> None: ...
 def a_user_namespace(spec: Spec, _: Path) -> None:
     spec.linux.namespaces.append(LinuxNamespace("user"))
     spec.linux.uid_mappings = spec.linux.gid_mappings = idranges.mappings(SHIFT)
+    spec.linux.sysctl["net.ipv4.ping_group_range"] = f"0 {idranges.SIZE - 1}"
 
 
 @case
