@@ -118,6 +118,44 @@ async def test_every_limit_can_be_changed_while_it_runs(rooms: Rooms) -> None:
     await rooms.containers.remove(made, force=True)
 
 
+def disk() -> tuple[str, str]:
+    """A whole disk's node and its number."""
+    for block in sorted(Path("/sys/block").iterdir()):
+        node = f"/dev/{block.name}"
+        if (block / "device").exists() and os.path.exists(node):
+            return node, (block / "dev").read_text().strip()
+    pytest.skip("this host has no disk")
+
+
+async def test_disk_rates_are_kept_and_changed(rooms: Rooms) -> None:
+    node, number = disk()
+    rates = {
+        "BlkioDeviceReadBps": [{"Path": node, "Rate": 1 << 20}],
+        "BlkioDeviceWriteBps": [{"Path": node, "Rate": 2 << 20}],
+        "BlkioDeviceReadIOps": [{"Path": node, "Rate": 300}],
+        "BlkioDeviceWriteIOps": [{"Path": node, "Rate": 400}],
+    }
+    made = await rooms.start("sleep", "100", host=host(BlkioWeight=500, **rates))
+    folders = [Path(folder) for folder in cgroup(f"{rooms.config.cgroup_parent}/{made}").folders()]
+
+    def kept() -> list[str]:
+        if hierarchies().mode == "v2":
+            return (folders[0] / "io.max").read_text().split()
+        (folder,) = (each for each in folders if list(each.glob("blkio.throttle.*")))
+        kinds = ("read_bps", "write_bps", "read_iops", "write_iops")
+        return [(folder / f"blkio.throttle.{kind}_device").read_text().strip() for kind in kinds]
+
+    def wanted(read: int) -> list[str]:
+        if hierarchies().mode == "v2":
+            return [number, f"rbps={read}", f"wbps={2 << 20}", "riops=300", "wiops=400"]
+        return [f"{number} {value}" for value in (read, 2 << 20, 300, 400)]
+
+    assert kept() == wanted(1 << 20)
+    await rooms.containers.update(made, from_json(Limits, {"BlkioDeviceReadBps": [{"Path": node, "Rate": 3 << 20}]}))
+    assert kept() == wanted(3 << 20)
+    await rooms.containers.remove(made, force=True)
+
+
 async def test_statistics_are_dockers(rooms: Rooms) -> None:
     made = await rooms.start(
         "sh", "-c", "i=0; while [ $i -lt 1000 ]; do i=$((i+1)); done; exec sleep 100", host=host(Memory=64 << 20)
