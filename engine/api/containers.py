@@ -120,6 +120,7 @@ async def remove_link(call: Call) -> web.StreamResponse:
 @routes.add("POST", "/containers/prune")
 async def prune(call: Call) -> web.StreamResponse:
     removed, freed = await call.rooms.containers.prune(call.filters())
+    call.rooms.events.pruned("container", freed)
     return answer.json({"ContainersDeleted": removed, "SpaceReclaimed": freed})
 
 

@@ -128,6 +128,7 @@ async def prune(call: Call) -> web.StreamResponse:
         return not _fits(image, wanted, call)
 
     removed, freed = await asyncio.to_thread(partial(call.rooms.images.prune, dangling=dangling, keep=keep))
+    call.rooms.events.pruned("image", freed)
     return answer.json({"ImagesDeleted": _deleted(call, removed), "SpaceReclaimed": freed})
 
 

@@ -186,6 +186,7 @@ async def prune(call: Call) -> web.StreamResponse:
     removed = await call.rooms.networks.prune(keep)
     for network in removed:
         _publish(call, "destroy", network)
+    call.rooms.events.pruned("network", 0)
     return answer.json({"NetworksDeleted": [network.name for network in removed]})
 
 

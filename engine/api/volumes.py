@@ -53,4 +53,5 @@ async def prune(call: Call) -> web.StreamResponse:
     if call.version < _NAMED_STAY:
         wanted.setdefault("all", ["true"])
     removed, freed = call.rooms.volumes.prune(wanted)
+    call.rooms.events.pruned("volume", freed)
     return answer.json({"VolumesDeleted": removed, "SpaceReclaimed": freed})

@@ -73,7 +73,7 @@ def mapped(mappings: Sequence[DeviceMapping]) -> tuple[list[LinuxDevice], list[L
         found = list(_nodes(source, target))
         if not found:
             raise InvalidInput(
-                f'error gathering device information while adding custom device "{source}": no such device'
+                f'error gathering device information while adding custom device "{source}": no such file or directory'
             )
         for node in found:
             nodes.append(node)

@@ -72,6 +72,10 @@ class EventBus:
                 queue.put_nowait(None)
         return event
 
+    def pruned(self, kind: str, freed: int) -> None:
+        """Tells of a prune of all things of one kind, which gave back `freed` bytes."""
+        self.publish(kind, "prune", "", {"reclaimed": str(freed)})
+
     def past(self, since: int, until: int = 0) -> list[Event]:
         return [event for event in self._past if event.at >= since and (not until or event.at <= until)]
 

@@ -334,9 +334,10 @@ class Executions:
     def _refusal(execution: Execution, error: ExecFailed) -> Exception:
         command = execution.cmd[0]
         if error.stage == "working directory":
+            reason = os.strerror(error.errno).lower()
             return InvalidInput(
                 "OCI runtime exec failed: exec failed: unable to start container process: "
-                f'chdir to cwd ("{execution.working_dir}"): {error}'
+                f'chdir to cwd ("{execution.working_dir}") set in config.json failed: {reason}'
             )
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             reason = "no such file or directory" if "/" in command else "executable file not found in $PATH"

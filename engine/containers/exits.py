@@ -78,6 +78,7 @@ class Exits:
 
     async def _clean_up(self, container: Container) -> None:
         await plugging.unplug(self._room, container)
+        self._room.tell_of_volumes(container, "unmount")
         try:
             await self._room.launcher.delete(container.id)
         except EngineError:

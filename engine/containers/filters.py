@@ -84,6 +84,8 @@ def matcher(filters: Filters, lookup: Lookup, image_ids: Callable[[str], Sequenc
     alternatives("volume", lambda c, v: any(v in (point.name, point.destination) for point in c.mounts))
     alternatives("publish", lambda c, v: any(_port(v) == port for port in c.host_config.port_bindings))
     alternatives("expose", lambda c, v: any(_port(v) == port for port in c.config.exposed_ports))
+    if any(value in ("1", "true") for value in filters.get("is-task", ())):
+        tests.append(lambda c: False)  # those are a swarm's
     if filters.get("ancestor"):
         ids = {found for name in filters["ancestor"] for found in _images(name, image_ids)}
         tests.append(lambda c: c.image in ids)

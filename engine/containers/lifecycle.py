@@ -390,6 +390,7 @@ class Containers:
         if not stream:
             session.abandon()
             return session
+        self._room.tell(container, "attach")
         async with live.lock:
             if container.state.status == "paused":
                 raise Conflict(f"container {container.short_id} is paused, unpause the container before attach")
@@ -408,6 +409,7 @@ class Containers:
         if not container.config.tty:
             raise InvalidInput(f"container {container.short_id} has no terminal")
         await self._room.launcher.resize(container.id, rows, cols)
+        self._room.tell(container, "resize", {"height": str(rows), "width": str(cols)})
 
     def logs(
         self,
@@ -540,7 +542,10 @@ class Containers:
 
     async def archive_get(self, ref: str, path: str) -> tuple[dict[str, Any], AsyncIterator[bytes]]:
         """(stat, tar stream) of a file or folder."""
-        return await self._files.get(self._registry.get(ref), path)
+        container = self._registry.get(ref)
+        found = await self._files.get(container, path)
+        self._room.tell(container, "archive-path")
+        return found
 
     async def archive_put(
         self,
@@ -554,10 +559,13 @@ class Containers:
         """Unpacks a tar (gzip and zstd as well) into the folder `path`. `tar.read` is called in a thread."""
         container = self._registry.get(ref)
         await self._files.put(container, path, tar, no_overwrite=no_overwrite_dir_non_dir, copy_ids=copy_ids)
+        self._room.tell(container, "extract-to-dir")
 
     def export(self, ref: str) -> AsyncIterator[bytes]:
         """The whole file system as a tar."""
-        return self._files.export(self._registry.get(ref))
+        container = self._registry.get(ref)
+        self._room.tell(container, "export")
+        return self._files.export(container)
 
     async def commit(
         self,

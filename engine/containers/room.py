@@ -45,6 +45,16 @@ class Room:
         }
         self.events.publish("container", action, container.id, attributes)
 
+    def tell_of_volumes(self, container: Container, action: str) -> None:
+        """`action` is mount or unmount: of each of the container's volumes."""
+        for point in container.mounts:
+            if point.type == "volume":
+                attributes = {"driver": point.driver, "container": container.id}
+                if action == "mount":
+                    attributes |= {"destination": point.destination, "propagation": point.propagation}
+                    attributes["read/write"] = "true" if point.rw else "false"
+                self.events.publish("volume", action, point.name, attributes)
+
     def watch_memory(self, container: Container, group: str) -> None:
         """Has it told when the kernel kills one of its processes; `group` is its control group's path."""
 

@@ -55,6 +55,7 @@ async def start(room: Room, container: Container, live: Live) -> None:
     live.stop_started = False
     room.registry.save(container)
     room.watch_memory(container, cgroup_path(room, container))
+    room.tell_of_volumes(container, "mount")
     room.tell(container, "start")
 
 

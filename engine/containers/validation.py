@@ -46,6 +46,8 @@ def check(config: ContainerConfig, host_config: HostConfig) -> None:
     _health(config.healthcheck)
     if config.stop_signal:
         signals.number(config.stop_signal)
+    if config.hostname and host_config.uts_mode == "host":
+        raise InvalidInput("conflicting options: hostname and the UTS mode")
     if len(config.hostname) > _LONGEST_HOSTNAME or "\n" in config.hostname or "\0" in config.hostname:
         raise InvalidInput(f"invalid hostname {config.hostname[:80]!r}: at most 63 characters, one line")
     for entry in (*config.env, *(config.cmd or ()), *(config.entrypoint or ())):
@@ -134,7 +136,7 @@ def log_limits(host_config: HostConfig) -> tuple[int | None, int]:
     """
     settings = host_config.log_config
     if settings.type not in _LOG_DRIVERS:
-        raise InvalidInput(f"logger: no log driver named '{settings.type}' is registered")
+        raise InvalidInput(f'error looking up logging plugin {settings.type}: plugin "{settings.type}" not found')
     for option in settings.config:
         if option not in _LOG_OPTIONS:
             raise InvalidInput(f"unknown log opt '{option}' for {settings.type or 'json-file'} log driver")

@@ -75,7 +75,7 @@ HOSTS: list[tuple[dict[str, Any], str]] = [
     ({"RestartPolicy": {"Name": "always", "MaximumRetryCount": 1}}, "only be used with 'on-failure'"),
     ({"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": -1}}, "cannot be negative"),
     ({"RestartPolicy": {"Name": "always"}, "AutoRemove": True}, "AutoRemove"),
-    ({"LogConfig": {"Type": "syslog"}}, "no log driver named 'syslog'"),
+    ({"LogConfig": {"Type": "syslog"}}, 'plugin "syslog" not found'),
     ({"LogConfig": {"Config": {"max-sise": "1m"}}}, "unknown log opt 'max-sise'"),
     ({"LogConfig": {"Config": {"max-size": "0"}}}, "invalid value for max-size"),
     ({"LogConfig": {"Config": {"max-size": "1x"}}}, "invalid value for max-size"),
