@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from engine.build import builtinargs, checks, progress, sharedcache
+from engine.build import basechecks, builtinargs, checks, progress, sharedcache
 from engine.build.addresses import AddressPolicy
 from engine.build.cachemounts import CacheMounts
 from engine.build.context import Context, FolderContext, read_dockerfile_bytes, read_ignore_rules
@@ -159,7 +159,13 @@ class Builder:
             )
             stages = await preparation.run()
             findings = [*checks.check_file(syntax, dockerfile), *checks.check_openings(dockerfile, variables)]
+            defaults = global_scope(
+                automatic_args(host, target, request.target), dockerfile.global_args, {}, dockerfile.escape
+            )
+            findings += basechecks.check_defaults(dockerfile, defaults)
             findings += _findings(stages)
+            for ready in stages.values():
+                findings += basechecks.check_copies(ready.work.actions, rules)
             _report(checks.chosen(findings, syntax, settings), settings, tell)
             for name in _unconsumed(request, dockerfile, stages.values()):
                 tell(progress.Notice(f"build-arg {name} was not consumed: no ARG declares it"))

@@ -68,9 +68,10 @@ def plan_stages(dockerfile: Dockerfile, target: str, variables: Mapping[str, str
     by_name: dict[str, int] = {}
     for position, stage in enumerate(dockerfile.stages):
         opening = stage.opening
-        base = _expanded(opening.base, variables, dockerfile.escape, opening.line)
+        blank = f"base name ({opening.base}) should not be blank"
+        base = _expanded(opening.base, variables, dockerfile.escape, opening.line, blank)
         if not base:
-            raise DockerfileError(f"base name ({opening.base}) should not be blank", opening.line, "FROM")
+            raise DockerfileError(blank, opening.line, "FROM")
         found: int | str | None = by_name.get(base.lower(), base)
         if isinstance(found, str) and found != SCRATCH:
             _check_name(found, opening.line)
@@ -124,7 +125,8 @@ def _mount_origin(mount: str) -> str:
     return ""
 
 
-def _expanded(word: str, variables: Mapping[str, str], escape: str, line: int) -> str:
+def _expanded(word: str, variables: Mapping[str, str], escape: str, line: int, blank: str) -> str:
+    """`blank`: what to say of nothing, where a variable's name is nearly another's."""
     try:
         found = read(word, variables, Rules(escape=escape))
     except ExpansionError as error:
@@ -133,20 +135,23 @@ def _expanded(word: str, variables: Mapping[str, str], escape: str, line: int) -
         for name in sorted(found.unknown):
             hint = did_you_mean(name, variables)
             if hint:
-                raise DockerfileError(f"base name ({word}) should not be blank{hint}", line, "FROM")
+                raise DockerfileError(f"{blank}{hint}", line, "FROM")
     return found.text
 
 
 def _platform(word: str, variables: Mapping[str, str], escape: str, line: int) -> Platform | None:
     if not word:
         return None
-    text = _expanded(word, variables, escape, line)
+    blank = f"empty platform value from expression {word}"
+    text = _expanded(word, variables, escape, line, blank)
     if not text:
-        raise DockerfileError(f"empty platform value from expression {word}", line, "FROM")
+        raise DockerfileError(blank, line, "FROM")
     try:
         return Platform.parse(text)
     except InvalidInput as error:
-        raise DockerfileError(f"failed to parse platform {word}: {error}", line, "FROM") from None
+        unknown = sorted(read(word, variables, Rules(escape=escape)).unknown)
+        hint = next(filter(None, (did_you_mean(name, variables) for name in unknown)), "")
+        raise DockerfileError(f"failed to parse platform {word}: {error}{hint}", line, "FROM") from None
 
 
 def _target(planned: list[PlannedStage], by_name: dict[str, int], target: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.build import DockerfileError, Notice
+from engine.build import DockerfileError, Notice, StepError
 from engine.build.checks import Settings, parse_settings
 from tests.engine.build.conftest import Bench
 
@@ -132,3 +132,46 @@ def test_settings() -> None:
 async def test_an_epoch_from_the_dockerfile(bench: Bench) -> None:
     image = await bench.build("ARG SOURCE_DATE_EPOCH=1000000000\nFROM scratch\nLABEL a=1\n")
     assert image.config.created == "2001-09-09T01:46:40.000000Z"
+
+
+async def test_what_ignore_rules_leave_out_is_said_before_it_fails(bench: Bench) -> None:
+    bench.write(kept="k", _dot_dockerignore="left\n*.o\n")
+    text = "FROM scratch\nCOPY kept left* *.o /\nADD left/x /\n"
+    with pytest.raises(StepError, match=r"excluded by \.dockerignore"):
+        await bench.build(text)
+    said = [event.text for event in bench.events if isinstance(event, Notice)]
+    assert said == [
+        'CopyIgnoredFile: Attempting to Copy file "*.o" that is excluded by .dockerignore',
+        'CopyIgnoredFile: Attempting to Add file "left/x" that is excluded by .dockerignore',
+    ]
+    bench.write(_dot_dockerignore="*\n!kept\n")
+    assert await findings(bench, "FROM scratch\nCOPY kept /\n") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "args", "wanted"),
+    [
+        ("ARG V\nFROM below:$V\n", {"V": "1"}, ["ARG below:$V"]),
+        ("ARG V\nFROM $V\n", {"V": "below:1"}, ["ARG $V"]),
+        ("ARG V=1\nFROM below:${V}\n", {}, []),
+        ("ARG V\nFROM below:1$V\n", {}, []),
+    ],
+)
+async def test_defaults_that_name_no_base(bench: Bench, text: str, args: dict[str, str], wanted: list[str]) -> None:
+    await bench.build("FROM scratch\nRUN write /x y\n", tags=("below:1",))
+    assert await findings(bench, text, build_args=args) == [
+        f"2 InvalidDefaultArgInFrom: Default value for {name} results in empty or invalid base image name"
+        for name in wanted
+    ]
+
+
+@pytest.mark.parametrize(
+    ("platform", "message"),
+    [
+        ("$BULIDPLATFORM", "empty platform value from expression $BULIDPLATFORM (did you mean BUILDPLATFORM?)"),
+        ("linux/$MYARCH", "failed to parse platform linux/$MYARCH: .* (did you mean MY_ARCH?)"),
+    ],
+)
+async def test_platforms_of_misspelt_variables(bench: Bench, platform: str, message: str) -> None:
+    with pytest.raises(DockerfileError, match=message.replace("$", r"\$").replace("(", r"\(").replace("?)", r"\?\)")):
+        await bench.build(f"ARG MY_ARCH=amd64\nFROM --platform={platform} scratch\n")
