@@ -28,6 +28,7 @@ from engine.containers.lifecycle import Containers
 from engine.containers.model import Container
 from engine.errors import Conflict, EngineError, Forbidden, NotFound
 from engine.images.store import ImageStore
+from engine.kernel import libc
 from engine.network import Networks
 from engine.registry.client import RegistryClient
 from engine.runtime.launcher import Launcher
@@ -177,6 +178,7 @@ async def _listen(
     # What has been loaded so far stays: the collector need not look at it again.
     gc.collect()
     gc.freeze()
+    libc.trim_heap()
     _log.info("engine %s listens at %s", rooms.config.instance, ", ".join(rooms.config.hosts))
     _notify("READY=1")
     keeping = asyncio.create_task(_keep_house(rooms))

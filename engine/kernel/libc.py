@@ -45,6 +45,12 @@ PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_SET_DUMPABLE, PR_CAP_AMBIENT = 3
 PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_CLEAR_ALL = 2, 4
 
 
+def trim_heap() -> None:
+    """Gives free memory back to the kernel, where the C library can."""
+    if hasattr(_libc, "malloc_trim"):
+        _libc.malloc_trim(ctypes.c_size_t(0))
+
+
 def _text(value: str | bytes | None) -> bytes | None:
     return os.fsencode(value) if value is not None else None
 

@@ -435,6 +435,7 @@ def main(exec_root: str, cgroup_parent: str, listener_fd: int, hosts_mounts: int
     capabilities.own_bounding()
     hierarchies()
     gc.collect()
+    libc.trim_heap()
     gc.freeze()
     gc.disable()
     zygote.serve(listener)
