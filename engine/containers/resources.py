@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.containers.hostconfig import Limits, ThrottleDevice
 from engine.errors import InvalidInput
-from engine.kernel.cgroup.offered import numbers, offered
+from engine.kernel.cgroup.offered import Offered, numbers, offered
 from engine.runtime.spec import (
     LinuxBlockIO,
     LinuxCPU,
@@ -74,9 +74,9 @@ def _cpuset(limits: Limits) -> None:
             raise InvalidInput(f"Requested {what} are not available - requested {text}, available: {shown}")
 
 
-def discard(limits: Limits) -> list[str]:
-    """Takes out what this host can't limit; a warning for each, in Docker's words."""
-    there = offered()
+def discard(limits: Limits, there: Offered | None = None) -> list[str]:
+    """Takes out what can't be limited `there`, on this host; a warning for each, in Docker's words."""
+    there = there or offered()
     found: list[str] = []
 
     def drop(has: bool, fields: dict[str, Any], what: str, gone: str) -> None:
