@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,12 +18,15 @@ from cli.errors import CommandError, UsageError
 from cli.layout import Address
 from cli.options import ADDRESS
 from cli.output import ago, json_option, print_json, print_table
+from cli.registryusers import user
 from engine.errors import EngineError
 from pipeline.settings import default_data, load_settings
 
 if TYPE_CHECKING:
     from deploy.housekeeping import Housekeeping
 
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_HOLDER = "shipway"
 _UNFINISHED = ("queued", "running")
 _WAY_BACK = frozenset({"rolling", "live", "superseded"})
 
@@ -35,8 +39,28 @@ _WAY_BACK = frozenset({"rolling", "live", "superseded"})
     default=lambda: default_data() / "registry",
     help="Where everything is kept.  [default: /var/lib/shipway/registry for root]",
 )
+@click.option("--certificate", type=_FILE, help="Serve TLS with this chain (PEM).")
+@click.option("--key", type=_FILE, help="The certificate's private key, where it is not in the same file.")
+@click.option("--realm", metavar="URL", help="/v2/token as clients see it, where a proxy stands before the registry.")
+@click.option(
+    "--keep",
+    type=click.IntRange(1),
+    help="Collect all but so many tags of each repository, but for young ones and what is held.  [default: all stay]",
+)
+@click.option("--keep-days", type=click.FloatRange(0), default=7.0, show_default=True, help="What --keep calls young.")
+@click.option("--collect-every", type=click.FloatRange(0), default=3600.0, show_default=True, metavar="SECONDS")
 @click.pass_context
-def registry(context: click.Context, listen: Address, root: Path) -> None:
+def registry(
+    context: click.Context,
+    listen: Address,
+    root: Path,
+    certificate: Path | None,
+    key: Path | None,
+    realm: str | None,
+    keep: int | None,
+    keep_days: float,
+    collect_every: float,
+) -> None:
     """Run the registry: any OCI client can push to it and pull from it.
 
     The commands below look at any registry, and delete from it.
@@ -47,12 +71,21 @@ def registry(context: click.Context, listen: Address, root: Path) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from engine.registry.server.app import serve
+    from engine.registry.server.app import Upkeep, serve
+    from engine.registry.server.storage.collect import Rule
 
+    upkeep = Upkeep(collect_every, Rule(keep=keep, age=keep_days * 86400))
     try:
-        asyncio.run(serve(listen.host, listen.port, root))
+        tls = None
+        if certificate is not None:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(certificate, key)
+        asyncio.run(serve(listen.host, listen.port, root, tls=tls, upkeep=upkeep, realm=realm))
     except (EngineError, OSError) as error:
         raise CommandError(f"the registry cannot serve on {listen}: {error}") from None
+
+
+registry.add_command(user)
 
 
 def _asks_registry(command: Callable[..., int | None]) -> Callable[..., int | None]:
@@ -140,6 +173,39 @@ def tags(housekeeping: Housekeeping, repository: str, as_json: bool) -> None:
     print_table(["TAG", "DIGEST", "CREATED"], [(", ".join(i.tags), i.digest, ago(i.created)) for i in images])
 
 
+@registry.command()
+@click.argument("repository")
+@click.option("--private", is_flag=True, help="To its group alone again.")
+@_asks_registry
+def publish(housekeeping: Housekeeping, repository: str, private: bool) -> None:
+    """Show REPOSITORY to everyone, who may then find it and pull from it.
+
+    Example: shipway registry publish team/app --username ada --password-stdin
+    """
+    housekeeping.publish(repository, public=not private)
+    click.echo(f"{repository} is seen by {'its group' if private else 'everyone'}")
+
+
+@registry.command()
+@click.option(
+    "--releases",
+    type=click.IntRange(1),
+    help="Hold what each service's newest releases refer to.  [default: all of them]",
+)
+@_asks_registry
+def hold(housekeeping: Housekeeping, releases: int | None) -> None:
+    """Tell the registry what releases and unfinished runs refer to: its own collection then keeps that.
+
+    `prune` does so too.
+
+    Example: shipway registry hold
+    """
+    held = _referred_to(Api(), releases)
+    if not housekeeping.hold(_HOLDER, held):
+        raise CommandError("this registry holds nothing: only the embedded one can")
+    click.echo(f"{len(held)} image{'s' * (len(held) != 1)} held")
+
+
 _FORCE = click.option("--force", is_flag=True, help="Do not ask the server what releases and runs refer to.")
 
 
@@ -157,6 +223,8 @@ def delete(housekeeping: Housekeeping, references: tuple[str, ...], force: bool)
     named = [_parsed(reference) for reference in references]
     held = frozenset() if force else _referred_to(Api(), None)
     for reference, (repository, tag, digest) in zip(references, named, strict=True):
+        if force and (named_digest := digest or housekeeping.digest(repository, tag)):
+            housekeeping.let_go(_HOLDER, named_digest)
         if digest:
             gone = housekeeping.delete(repository, digest, held=held)
         else:
@@ -203,6 +271,8 @@ def prune(
     # Before the server is asked: what is released meanwhile is none of these, or in the answer.
     images = {name: housekeeping.images(name) for name in names}
     held = frozenset() if force else _referred_to(Api(), releases)
+    if not force and not dry_run:
+        _hold(housekeeping, held)
     pruned = {
         name: housekeeping.prune(name, found, keep=keep, keep_digests=held, dry_run=dry_run)
         for name, found in images.items()
@@ -221,6 +291,16 @@ def prune(
         for why in refused.values():
             click.echo(why, err=True)
     return 1 if refused else 0
+
+
+def _hold(housekeeping: Housekeeping, held: frozenset[str]) -> None:
+    """For the registry's own collection. What goes now goes without it too."""
+    from deploy.registryclient import HousekeepingError
+
+    try:
+        housekeeping.hold(_HOLDER, held)
+    except HousekeepingError as error:
+        click.echo(f"the registry's own collection is not told what is in use: {error}", err=True)
 
 
 def _parsed(reference: str) -> tuple[str, str, str]:

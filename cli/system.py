@@ -32,7 +32,7 @@ def parts(layout: Layout, inherited: Mapping[str, str]) -> Iterator[tuple[Part, 
             *_python("engine.registry.server"),
             *("--host", layout.registry.host, "--port", str(layout.registry.port)),
             *("--root", str(layout.registry_data)),
-            ready=lambda: _answers(layout.registry, "/v2/"),
+            ready=lambda: _answers(layout.registry, "/healthz"),
         ),
         f"http://{layout.registry.reached_at}",
     )

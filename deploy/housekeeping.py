@@ -91,6 +91,27 @@ class Housekeeping:
             raise Refused(f"{repository}@{digest} is in use: a release or an unfinished run refers to it")
         return self._client.delete(repository, digest)
 
+    def publish(self, repository: str, *, public: bool) -> None:
+        """Shows a repository of the embedded registry to everyone, or to its group alone."""
+        if self._client.manage("PUT", f"/api/v1/repositories/{repository}", {"public": public}) is None:
+            raise HousekeepingError(f"{self._client.url}: {repository}: there is no such repository")
+
+    def hold(self, holder: str, digests: AbstractSet[str]) -> bool:
+        """Has the embedded registry keep these, instead of what `holder` held before. False: it is another one."""
+        try:
+            return self._client.manage("PUT", f"/api/v1/holds/{holder}", sorted(digests)) is not None
+        except Unsupported:
+            return False
+
+    def let_go(self, holder: str, digest: str) -> None:
+        """Has the embedded registry keep a digest no longer for the sake of `holder`."""
+        try:
+            held = (self._client.manage("GET", "/api/v1/holds") or {}).get(holder, ())
+        except HousekeepingError:
+            return  # another registry, which holds nothing
+        if digest in held:
+            self.hold(holder, frozenset(held) - {digest})
+
     def prune(
         self,
         repository: str,

@@ -74,6 +74,8 @@ class RegistryClient:
     ) -> None:
         self.url = _with_scheme(url).rstrip("/")
         self._verify = verify
+        self._user = (username, password or "") if username else None
+        self._timeout = timeout
         self._client = BaseClientV2(
             self.url,
             verify_ssl=verify,
@@ -128,6 +130,21 @@ class RegistryClient:
         """Deletes a manifest by digest; a tag alone where the registry can (else Unsupported)."""
         with _explained(f"{self.url}: {repository} {reference}"):
             return self._there(lambda: self._client.delete_manifest(repository, reference)) is not None
+
+    def manage(self, method: str, path: str, value: Any = None) -> dict[str, Any] | None:
+        """Asks the embedded registry's own API, which takes JSON and answers with it."""
+        options = {key: kept for key, kept in self._client.method_kwargs.items() if key in ("verify", "proxies")}
+
+        def ask() -> requests.Response:
+            answer = self._session.request(
+                method, self.url + path, json=value, auth=self._user, timeout=self._timeout, stream=True, **options
+            )
+            answer.raise_for_status()
+            return answer
+
+        with _explained(self.url + path):
+            answer = self._there(ask)
+        return _object(answer)
 
     def _manifest(self, method: _Method, repository: str, reference: str) -> requests.Response | None:
         return self._ask(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +147,40 @@ def test_what_is_in_use_is_not_deleted(shipway: Shipway, images: dict[str, str])
     assert away.code == 1
     assert "no server answers at http://127.0.0.1:1" in away.stderr
     assert len(json.loads(shipway("tags", "web", "--json").stdout)["images"]) == 5
+
+
+def _told(url: str) -> object:
+    with urllib.request.urlopen(url) as answer:  # noqa: S310  (our own registry)
+        return json.load(answer)
+
+
+def test_what_is_in_use_is_held(shipway: Shipway, registry: str, images: dict[str, str]):
+    assert shipway("hold").stdout == "3 images held\n"
+    assert _told(f"{registry}/api/v1/holds") == {"shipway": sorted(images[tag] for tag in ("v1", "v2", "v3"))}
+    assert shipway("hold", "--releases", "1").stdout == "2 images held\n"
+
+
+def test_visibility(shipway: Shipway, registry: str):
+    assert shipway("publish", "web").stdout == "web is seen by everyone\n"
+    assert _told(f"{registry}/api/v1/repositories/web") == {"name": "web", "public": True}
+    assert shipway("publish", "--private", "web").stdout == "web is seen by its group\n"
+    assert "wbe: there is no such repository" in shipway("publish", "wbe").stderr
+
+
+def test_users(shipway: Shipway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def user(*words: str, password: str = "") -> Said:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(f"{password}\n"))
+        return shipway("user", *words, "--root", str(tmp_path))
+
+    assert user("add", "ada", "--group", "team", password="password of ada").stdout == "ada is added\n"
+    assert "less than 8 characters" in user("add", "bob", password="short").stderr
+    assert user("change", "ada", "--admin", "--group", "tools").code == 0
+    assert json.loads(user("list", "--json").stdout) == {"users": [{"name": "ada", "groups": ["tools"], "admin": True}]}
+    assert user("change", "ada", "--no-groups", "--no-admin").code == 0
+    assert user("list").stdout.split() == ["USER", "GROUPS", "ADMIN", "ada"]
+    assert user("remove", "ada").stdout == "ada is removed\n"
+    assert "no such user: ada" in user("remove", "ada").stderr
+    assert "is no folder" in shipway("user", "list", "--root", str(tmp_path / "none")).stderr
 
 
 def test_retention_and_deletion(shipway: Shipway, images: dict[str, str]):

@@ -27,7 +27,7 @@ _HEADERS = {
 def _size(count: float) -> str:
     for unit in _UNITS:
         if count < 1000 or unit == _UNITS[-1]:
-            return f"{count:.3g} {unit}"
+            return f"{count:.0f} {unit}" if count >= 99.95 or unit == "B" else f"{count:.3g} {unit}"
         count /= 1000
     raise AssertionError
 
@@ -59,11 +59,12 @@ class Tag:
 
 @dataclass(frozen=True)
 class Repository:
-    """One line of the list. `pushed` is when the youngest tag was, Unix seconds."""
+    """One line of the list. `size` is that of its blobs, in bytes; `pushed` when the youngest tag was, Unix seconds."""
 
     name: str
     public: bool
     tags: int
+    size: int
     pushed: float
 
 
@@ -86,21 +87,22 @@ async def repository(request: web.Request) -> web.Response:
     registry, name = state.of(request), state.repository(request)
     seen = await registry.guard.visible(request, [name])
     if not seen or not registry.storage.exists(name):
-        raise errors.name_unknown(name)
+        return _answer("absent.html", 404, name=name)
     tags = await asyncio.to_thread(_tags, registry.storage, name)
+    size = await asyncio.to_thread(registry.storage.blobs.size_of, name)
     public = registry.storage.is_public(name)
-    return _answer("repository.html", name=name, public=public, tags=tags, host=request.host)
+    return _answer("repository.html", name=name, public=public, tags=tags, size=size, host=request.host)
 
 
-def _answer(template: str, **values: object) -> web.Response:
+def _answer(template: str, status: int = 200, **values: object) -> web.Response:
     text = _templates.get_template(template).render(values)
-    return web.Response(text=text, content_type="text/html", headers=_HEADERS)
+    return web.Response(text=text, status=status, content_type="text/html", headers=_HEADERS)
 
 
 def _repository(storage: Storage, name: str) -> Repository:
     tags = storage.manifests.tags(name)
     pushed = max((storage.manifests.pushed_at(name, tag) for tag in tags), default=0.0)
-    return Repository(name, storage.is_public(name), len(tags), pushed)
+    return Repository(name, storage.is_public(name), len(tags), storage.blobs.size_of(name), pushed)
 
 
 def _tags(storage: Storage, name: str) -> list[Tag]:

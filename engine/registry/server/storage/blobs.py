@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -94,6 +95,14 @@ class Blobs:
             doomed.unlink()
         except FileNotFoundError:
             return 0
+        return size
+
+    def size_of(self, repository: str) -> int:
+        """The bytes of all blobs that a repository has; others may share them."""
+        size = 0
+        for digest in digests_in(self._layout.repository(repository) / "_layers"):
+            with contextlib.suppress(FileNotFoundError):
+                size += self._layout.blob(digest).stat().st_size
         return size
 
     def totals(self) -> tuple[int, int]:
