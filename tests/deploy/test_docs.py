@@ -15,7 +15,7 @@ from pipeline.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 OPS = Path(deploy.__file__).parent / "ops"
-PAGES = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("rollouts", "hosts", "operations")}
+PAGES = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("rollouts", "hosts", "operations", "registry")}
 
 
 @pytest.mark.parametrize("page", PAGES)
