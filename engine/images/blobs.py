@@ -282,4 +282,4 @@ def _sync_folder(folder: Path) -> None:
 
 def _failure(error: OSError, verb: str, digest: str | None) -> SystemFailure:
     reason = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror
-    return SystemFailure(f"cannot {verb} blob {digest or ''}: {reason}".replace("  ", " "), error.errno)
+    return SystemFailure(f"cannot {verb} {f'blob {digest}' if digest else 'a new blob'}: {reason}", error.errno)

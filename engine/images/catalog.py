@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from errno import EIO, ENOSPC
 from pathlib import Path
 
 import msgspec
@@ -133,15 +134,15 @@ class Catalog:
             if self._depth:
                 yield
                 return
-            self._db.execute("BEGIN IMMEDIATE")
+            self._run("BEGIN IMMEDIATE")
             self._depth += 1
             try:
                 yield
+                self._run("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # a full disk may have ended it
+                    self._db.execute("ROLLBACK")
                 raise
-            else:
-                self._db.execute("COMMIT")
             finally:
                 self._depth -= 1
 
@@ -164,14 +165,24 @@ class Catalog:
 
     def _all(self, query: str, *values: object) -> list[tuple[object, ...]]:
         with self._lock:
-            return self._db.execute(query, values).fetchall()
+            return self._run(query, *values).fetchall()
 
     def _column(self, query: str, *values: object) -> list[str]:
         return [str(row[0]) for row in self._all(query, *values)]
 
     def _do(self, query: str, *values: object) -> int:
         with self._lock:
-            return self._db.execute(query, values).rowcount
+            return self._run(query, *values).rowcount
+
+    def _run(self, query: str, *values: object) -> sqlite3.Cursor:
+        try:
+            return self._db.execute(query, values)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+                raise SystemFailure("cannot write the image catalogue: no space left on the disk", ENOSPC) from error
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
+                raise SystemFailure(f"cannot write the image catalogue: {error}", EIO) from error
+            raise
 
     # -- images
 

@@ -37,6 +37,7 @@ from engine.images.loans import Loans
 from engine.images.manifest import Index, Manifest
 from engine.images.reference import Reference
 from engine.images.removal import Remover
+from engine.images.reserve import Reserve
 from engine.images.unpack import Limits
 
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})\Z")
@@ -56,6 +57,7 @@ class ImageStore:
         self._config = lru_cache(maxsize=512)(self._read_config)
         self.loans = Loans(self.layers, self.catalog)
         self._layout = Layout(root, self.catalog, self.blobs)
+        self._reserve = Reserve(root / "reserve")
         self._remover = Remover(self)
         self._collector = Collector(self)
 
@@ -165,7 +167,7 @@ class ImageStore:
         Raises NotFound, and Conflict as long as containers or child images need it.
         """
         try:
-            return self._remover.remove(name_or_id, force=force, prune=prune)
+            return self._reserve.spend(lambda: self._remover.remove(name_or_id, force=force, prune=prune))
         finally:
             self._layout.refresh()
 
@@ -177,7 +179,7 @@ class ImageStore:
         `keep` says which to spare. Returns what went and how many bytes that freed.
         """
         try:
-            return self._remover.prune(dangling=dangling, keep=keep)
+            return self._reserve.spend(lambda: self._remover.prune(dangling=dangling, keep=keep))
         finally:
             self._layout.refresh()
 
@@ -186,7 +188,7 @@ class ImageStore:
 
         Can run beside pulls and builds. Returns the bytes freed.
         """
-        return self._collector.sweep(grace)
+        return self._reserve.spend(lambda: self._collector.sweep(grace))
 
     def held_by(self, image_id: str) -> builtins.list[str]:
         """The blobs and chains that an image needs, the topmost layer first."""
@@ -196,7 +198,7 @@ class ImageStore:
 
     def drop_loose(self, targets: Sequence[str]) -> int:
         """Removes those of the blobs and chains that nothing needs any more. Returns the bytes freed."""
-        return self._collector.drop(list(targets)) if targets else 0
+        return self._reserve.spend(lambda: self._collector.drop(list(targets))) if targets else 0
 
     def lease(self, *targets: str, seconds: float = 86400) -> Lease:
         """Keeps blobs, chains and images (by digest) while the `with` block runs, there yet or not.

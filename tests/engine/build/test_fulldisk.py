@@ -23,12 +23,12 @@ TEXT = b"FROM scratch\nCOPY big /\nRUN write /b b\n"
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MiB."""
+    """A file system of 5 MiB."""
     if os.geteuid():
         pytest.skip("needs root")
     folder = tmp_path / "small"
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", folder], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=5m", "none", folder], check=True)
     yield folder
     subprocess.run(["umount", folder], check=True)
 
