@@ -1,6 +1,6 @@
 """The engine's one table of rules: published ports, egress, and walls between networks.
 
-Published ports are entries of two maps, so that publishing is one small transaction however many there are.
+Published ports are entries of maps, so that publishing is one small transaction however many there are.
 The rules themselves follow from the list of networks; `rebuild` replaces the whole table in one transaction,
 no packet sees half of it, and nobody else's table is touched.
 
@@ -14,15 +14,15 @@ import errno
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from engine.network import nft
-from engine.network.model import PortBinding
+from engine.network import nft, rules
+from engine.network.model import LOOPBACK6, Endpoint, PortBinding
 from engine.network.netlink import NETFILTER, Netlink, NetlinkError, Request
 
 _MAPS = (nft.ADDRESSED, nft.ANYWHERE, nft.ADDRESSED6, nft.ANYWHERE6)
 """What is published on one address goes before what is published on all."""
 
 _CHUNK = 256
-_LOOPBACK, _LOOPBACK6 = "127.0.0.0/8", "::1/128"
+_LOOPBACK = "127.0.0.0/8"
 _EVERYWHERE = {"0.0.0.0": nft.ANYWHERE, "::": nft.ANYWHERE6}  # noqa: S104
 
 _Make = Callable[[str, str, Sequence[tuple[bytes, bytes]]], Request]
@@ -63,6 +63,15 @@ class Published:
             return everywhere, key, value
         address = nft.pack_address(self.host_ip)
         return (nft.ADDRESSED if len(address) == 4 else nft.ADDRESSED6), address + key, value
+
+
+def published_by(endpoint: Endpoint) -> list[Published]:
+    """What rules lead to the endpoint; what comes to `::1` is carried instead, see `relay`."""
+    return [
+        Published.of(binding, endpoint.ip6 if ":" in binding.host_ip else endpoint.ip)
+        for binding in endpoint.ports
+        if binding.host_ip != LOOPBACK6
+    ]
 
 
 class Firewall:
@@ -144,38 +153,38 @@ class Firewall:
     def _published_rules(self) -> Iterator[Request]:
         # A neighbour may send packets for 127.0.0.1 here. Redirected before routing they would reach ports
         # that are published for this host alone; left as they are, the kernel drops them as martians.
-        yield nft.add_rule(self._table, "arriving", nft.daddr(_LOOPBACK), nft.verdict(nft.RETURN))
+        yield nft.add_rule(self._table, "arriving", rules.daddr(_LOOPBACK), rules.verdict(nft.RETURN))
         # The kernel takes no answer for ::1 from anywhere but lo: those connections are carried, see `relay`.
-        yield nft.add_rule(self._table, "local", nft.daddr(_LOOPBACK6), nft.verdict(nft.RETURN))
+        yield nft.add_rule(self._table, "local", rules.daddr(f"{LOOPBACK6}/128"), rules.verdict(nft.RETURN))
         for chain in ("arriving", "local"):
             for where in _MAPS:
-                local = nft.daddr_is_local() if where in _EVERYWHERE.values() else b""
-                yield nft.add_rule(self._table, chain, local, nft.dnat_by(where))
+                local = rules.daddr_is_local() if where in _EVERYWHERE.values() else b""
+                yield nft.add_rule(self._table, chain, local, rules.dnat_by(where))
 
     def _rules(self, sides: Sequence[Side]) -> Iterator[Request]:
         table = self._table
-        established = nft.ct_state(nft.STATE_ESTABLISHED | nft.STATE_RELATED)
-        yield nft.add_rule(table, "forward", established, nft.verdict(nft.ACCEPT))
+        established = rules.ct_state(rules.STATE_ESTABLISHED | rules.STATE_RELATED)
+        yield nft.add_rule(table, "forward", established, rules.verdict(nft.ACCEPT))
         for side in sides:
-            into, out_of = nft.oifname(side.bridge), nft.iifname(side.bridge)
-            from_outside = into + nft.iifname(side.bridge, equal=False)
+            into, out_of = rules.oifname(side.bridge), rules.iifname(side.bridge)
+            from_outside = into + rules.iifname(side.bridge, equal=False)
             # route_localnet on the bridge lets 127.0.0.1 lead to containers; it must not lead back.
-            yield nft.add_rule(table, "guard", out_of, nft.daddr(_LOOPBACK), nft.verdict(nft.DROP))
+            yield nft.add_rule(table, "guard", out_of, rules.daddr(_LOOPBACK), rules.verdict(nft.DROP))
             if side.internal:
-                to_outside = out_of + nft.oifname(side.bridge, equal=False)
-                yield nft.add_rule(table, "forward", to_outside, nft.verdict(nft.DROP))
-                yield nft.add_rule(table, "forward", from_outside, nft.verdict(nft.DROP))
+                to_outside = out_of + rules.oifname(side.bridge, equal=False)
+                yield nft.add_rule(table, "forward", to_outside, rules.verdict(nft.DROP))
+                yield nft.add_rule(table, "forward", from_outside, rules.verdict(nft.DROP))
                 continue
-            not_published = nft.ct_status(nft.STATUS_DNAT, present=False)
-            yield nft.add_rule(table, "forward", from_outside, not_published, nft.verdict(nft.DROP))
+            not_published = rules.ct_status(rules.STATUS_DNAT, present=False)
+            yield nft.add_rule(table, "forward", from_outside, not_published, rules.verdict(nft.DROP))
             if not side.icc:
                 # Ports of the bridge are isolated from each other; this is the way round by the gateway.
-                yield nft.add_rule(table, "forward", into, out_of, not_published, nft.verdict(nft.DROP))
-            yield nft.add_rule(table, "leaving", into, nft.saddr(_LOOPBACK), nft.masquerade())
+                yield nft.add_rule(table, "forward", into, out_of, not_published, rules.verdict(nft.DROP))
+            yield nft.add_rule(table, "leaving", into, rules.saddr(_LOOPBACK), rules.masquerade())
             for subnet in side.subnets:
                 # A container that reaches its neighbour through a published port must hear the answer from there.
-                hairpin = into + nft.saddr(subnet) + nft.ct_status(nft.STATUS_DNAT)
-                yield nft.add_rule(table, "leaving", hairpin, nft.masquerade())
+                hairpin = into + rules.saddr(subnet) + rules.ct_status(rules.STATUS_DNAT)
+                yield nft.add_rule(table, "leaving", hairpin, rules.masquerade())
                 if side.masquerade:
-                    egress = nft.saddr(subnet) + nft.oifname(side.bridge, equal=False)
-                    yield nft.add_rule(table, "leaving", egress, nft.masquerade())
+                    egress = rules.saddr(subnet) + rules.oifname(side.bridge, equal=False)
+                    yield nft.add_rule(table, "leaving", egress, rules.masquerade())

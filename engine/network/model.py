@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 Protocol = Literal["tcp", "udp"]
+LOOPBACK6 = "::1"
 
 
 class PortMapping(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import SystemFailure
-from engine.network import nft
+from engine.network import nft, rules
 from engine.network.netlink import NETFILTER, Netlink, NetlinkError, Request
 from engine.network.netns import inside, open_netns
 
@@ -87,7 +87,7 @@ def _lead_to(netlink: Netlink, port: int) -> None:
 def _rules(port: int) -> Iterator[Request]:
     yield nft.add_chain(_TABLE, "sent", "filter", nft.OUTPUT, -300)
     for protocol in ("udp", "tcp"):
-        asked = nft.daddr(f"{ADDRESS}/32") + nft.protocol(protocol) + nft.dport(53)
-        yield nft.add_rule(_TABLE, "sent", asked, nft.set_port(port, protocol, source=False))
-        answered = nft.saddr(f"{ADDRESS}/32") + nft.protocol(protocol) + nft.sport(port)
-        yield nft.add_rule(_TABLE, "sent", answered, nft.set_port(53, protocol, source=True))
+        asked = rules.daddr(f"{ADDRESS}/32") + rules.protocol(protocol) + rules.dport(53)
+        yield nft.add_rule(_TABLE, "sent", asked, rules.set_port(port, protocol, source=False))
+        answered = rules.saddr(f"{ADDRESS}/32") + rules.protocol(protocol) + rules.sport(port)
+        yield nft.add_rule(_TABLE, "sent", answered, rules.set_port(53, protocol, source=True))

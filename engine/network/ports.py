@@ -14,9 +14,7 @@ import struct
 from collections.abc import Sequence
 
 from engine.errors import Conflict, InvalidInput, SystemFailure
-from engine.network.model import PortBinding, PortMapping
-
-LOOPBACK6 = "::1"
+from engine.network.model import LOOPBACK6, PortBinding, PortMapping
 
 _SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
 _ATTEMPTS = 64

@@ -11,8 +11,8 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 
-from engine.network.model import Endpoint, PortBinding
-from engine.network.ports import LOOPBACK6, HostPorts
+from engine.network.model import LOOPBACK6, Endpoint, PortBinding
+from engine.network.ports import HostPorts
 
 _log = logging.getLogger(__name__)
 _PATIENCE = 10.0
