@@ -1,4 +1,4 @@
-"""Builds against buildah's, side by side: eight instructions on a Debian with Python, as ../shared/peers has them.
+"""Builds against buildah's, side by side: eight instructions on a Debian with Python.
 
     python -m bench.build --base debian-python.tar [--runs 5] [--buildkit unix:///run/buildkit/buildkitd.sock]
 
