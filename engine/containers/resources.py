@@ -78,6 +78,8 @@ def discard(limits: Limits, there: Offered | None = None) -> list[str]:
     """Takes out what can't be limited `there`, on this host; a warning for each, in Docker's words."""
     there = there or offered()
     found: list[str] = []
+    if limits.memory_swappiness == -1:
+        limits.memory_swappiness = None  # older clients write it so
 
     def drop(has: bool, fields: dict[str, Any], what: str, gone: str) -> None:
         if not has and any(getattr(limits, name) for name in fields):

@@ -52,6 +52,11 @@ def test_what_a_host_lacks_is_left_out_with_a_word(lack: str, field: str, words:
     assert not getattr(limits, field)
 
 
+def test_a_swappiness_that_nobody_asked_for_is_no_wish() -> None:
+    limits = Limits(memory_swappiness=-1)
+    assert resources.discard(limits, replace(ALL, swappiness=False)) == []
+
+
 def test_without_an_account_of_swap_memory_is_limited_alone() -> None:
     limits = Limits(memory=64 << 20, memory_swap=128 << 20)
     (warning,) = resources.discard(limits, replace(ALL, swap=False))
