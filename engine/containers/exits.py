@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from engine.containers import plugging, restart, times
+from engine.containers import plugging, restart, times, volumefill
 from engine.containers.live import Live
 from engine.containers.model import Container
 from engine.containers.room import Room
@@ -83,6 +83,7 @@ class Exits:
             await self._room.launcher.delete(container.id)
         except EngineError:
             _log.exception("container %s: could not clean up after its end", container.short_id)
+        volumefill.release(self._room, container)
 
     async def _restart_later(self, container: Container, live: Live) -> None:
         try:

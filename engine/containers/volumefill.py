@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import stat
@@ -14,13 +15,14 @@ from engine.containers import archive, idranges, inroot, rootview
 from engine.containers.layered import Layered
 from engine.containers.model import Container, MountPoint
 from engine.containers.room import Room
-from engine.errors import InvalidInput
+from engine.errors import InvalidInput, NotFound
 from engine.images.diff import portable_xattrs, unshift
 from engine.runtime.launcher import Overlay
 
 if TYPE_CHECKING:
     from engine.runtime.launcher import Launcher
 
+_log = logging.getLogger(__name__)
 _LIST_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -38,6 +40,23 @@ async def prepare(room: Room, container: Container, lower: Sequence[Path]) -> No
         await make_folder(room.launcher, overlay, working_dir, container.id_shift)
 
 
+def release(room: Room, container: Container) -> None:
+    """Nothing of the container runs any more. Idempotent."""
+    for point in container.mounts:
+        if point.type != "volume":
+            continue
+        try:
+            volume = room.volumes.get(point.name)
+            if volume.options:
+                others = (one for one in room.registry if one.id != container.id and one.state.alive)
+                used = any(point.name == another.name for one in others for another in one.mounts)
+                room.volumes.release(volume, container.id, used=used)
+        except NotFound:
+            continue
+        except OSError:
+            _log.exception("volume %s: could not unmount it", point.name)
+
+
 def _source(point: MountPoint) -> None:
     if os.path.lexists(point.source):
         return
@@ -48,12 +67,16 @@ def _source(point: MountPoint) -> None:
 
 async def _volume(room: Room, container: Container, point: MountPoint, lower: Sequence[Path]) -> None:
     volume = room.volumes.get(point.name)
+    if volume.options:
+        await asyncio.to_thread(room.volumes.hold, volume, container.id)
     if point.subpath:
         _check_subpath(volume.path, point)
         return
     if not volume.fresh:
         return
-    if point.copy_up and not any(os.scandir(volume.path)):
+    with os.scandir(volume.path) as entries:
+        empty = next(entries, None) is None
+    if point.copy_up and empty:
         layers = [room.registry.paths(container).upper, *lower]
         found = Layered(layers).stat(point.destination)
         if found is not None and stat.S_ISDIR(found.st_mode):

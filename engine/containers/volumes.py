@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -13,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from engine.containers import names, times
+from engine.containers import names, times, volumemounts
 from engine.containers.events import EventBus
 from engine.containers.filters import matches_labels
 from engine.errors import Conflict, InvalidInput, NotFound
@@ -52,6 +53,7 @@ class Volumes:
         self._events = events
         self._users = users
         self._lock = threading.Lock()
+        self._mounts = volumemounts.VolumeMounts()
         self._volumes: dict[str, Volume] = {}
         self._load()
 
@@ -62,7 +64,7 @@ class Volumes:
                 volume = msgspec.json.decode((folder / "volume.json").read_bytes(), type=Volume)
             except (OSError, msgspec.DecodeError):
                 # Without a record it was never handed to anyone, or its removal had begun.
-                shutil.rmtree(folder, ignore_errors=True)
+                self._delete(folder)
                 continue
             if volume.name == folder.name:
                 self._volumes[volume.name] = volume
@@ -78,12 +80,12 @@ class Volumes:
     ) -> Volume:
         """The volume of that name, made if it is not there. Without a name it gets a random one.
 
-        Raises InvalidInput for a bad name, another driver, or options (the local driver's are mounts).
+        `options` make it a mount, see `volumemounts`. Raises InvalidInput for a bad name or options, NotFound for
+        another driver.
         """
         if driver not in ("", "local"):
             raise NotFound(f"error looking up volume plugin {driver}: plugin not found")
-        if options:
-            raise InvalidInput(f"invalid volume options {', '.join(sorted(options))}: a plain folder has none")
+        volumemounts.check(options or {})
         name = names.validate(name, "volume") if name else names.new_id()
         if name.startswith("/"):
             raise InvalidInput(f"invalid volume name {name!r}")
@@ -98,12 +100,21 @@ class Volumes:
                 mountpoint=str(folder / "_data"),
                 created=times.rfc3339(times.now()),
                 labels={**(labels or {}), **({_ANONYMOUS: ""} if anonymous else {})},
+                options=dict(options or {}),
                 anonymous=anonymous,
             )
             self._save(volume)
             self._volumes[name] = volume
         self._events.publish("volume", "create", name, {"driver": "local"})
         return volume
+
+    def hold(self, volume: Volume, container_id: str) -> None:
+        """Mount one that is a mount, before its container starts. Blocks. Raises SystemFailure."""
+        self._mounts.hold(volume.path, volume.options, container_id)
+
+    def release(self, volume: Volume, container_id: str, *, used: bool) -> None:
+        """Its container has ended; `used` says that another one which has it lives. Idempotent."""
+        self._mounts.release(volume.path, container_id, used=used)
 
     def used(self, volume: Volume) -> None:
         """It has been mounted: its content is its user's business from now on."""
@@ -156,11 +167,18 @@ class Volumes:
             if users:
                 raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
             folder = self._root / name
-            # The record goes first: by its absence the rest is known for rubbish.
+            # What is mounted on it is not deleted. The record goes next: by its absence the rest is known for rubbish.
+            volumemounts.unmount(folder / "_data")
             (folder / "volume.json").unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
+            self._delete(folder)
             del self._volumes[name]
         self._events.publish("volume", "destroy", name, {"driver": "local"})
+
+    @staticmethod
+    def _delete(folder: Path) -> None:
+        with contextlib.suppress(OSError):
+            volumemounts.unmount(folder / "_data")
+            shutil.rmtree(folder)
 
     def prune(self, filters: Filters | None = None) -> tuple[Sequence[str], int]:
         """(names, bytes). Anonymous volumes only, unless the filters say `all=true`."""
