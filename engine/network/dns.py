@@ -14,6 +14,7 @@ _TTL = 0  # containers come and go: nobody should remember
 NOERROR, SERVFAIL, REFUSED = 0, 2, 5
 
 _PLAIN_LIMIT = 512
+_LONGEST_NAME = 253
 _OPT = b"\0\0\x29"
 _TRUNCATED = 0x02
 
@@ -74,9 +75,12 @@ def answer_addresses(query: bytes, question: Question, addresses: Sequence[str])
     return _answer(query, question, NOERROR, len(addresses), b"".join(records))
 
 
-def answer_name(query: bytes, question: Question, name: str) -> bytes:
-    """An answer with one PTR record."""
-    encoded = b"".join(bytes([len(part)]) + part for part in name.encode().split(b".")) + b"\0"
+def answer_name(query: bytes, question: Question, name: str) -> bytes | None:
+    """An answer with one PTR record; None for a name that can't be written in a message."""
+    parts = name.encode().split(b".")
+    if not all(0 < len(part) < 64 for part in parts) or len(name) > _LONGEST_NAME:
+        return None
+    encoded = b"".join(bytes([len(part)]) + part for part in parts) + b"\0"
     record = struct.pack(">HHHIH", 0xC00C, TYPE_PTR, _CLASS_IN, _TTL, len(encoded)) + encoded
     return _answer(query, question, NOERROR, 1, record)
 

@@ -139,8 +139,8 @@ class _Listener(asyncio.DatagramProtocol):
         if question.kind == dns.TYPE_PTR:
             address = dns.reverse_address(question.name)
             name = self._names.reverse(address) if address else None
-            if name:
-                return dns.answer_name(query, question, name)
+            if name and (answer := dns.answer_name(query, question, name)):
+                return answer
         elif found := self._names.lookup(question.name):
             wanted = {dns.TYPE_A: "ip", dns.TYPE_AAAA: "ip6"}.get(question.kind, "")
             addresses = [address for one in found if wanted and (address := getattr(one, wanted))]

@@ -207,13 +207,15 @@ def test_an_engine_in_a_network_namespace_of_its_own(tmp_path: Path) -> None:
 import asyncio, socket, sys
 from pathlib import Path
 from engine.config import DefaultBridge, EngineConfig
-from engine.network import Networks, PortMapping
+from engine.network import Networks, Pool, PortMapping, Wishes
 from tests.engine.network.conftest import EchoServer, Namespace, call
 
 async def main():
     config = EngineConfig(data_root=Path(sys.argv[1]) / "d", exec_root=Path(sys.argv[1]) / "r")
     networks = Networks(config, config.data_root / "networks")
     await networks.start()
+    await networks.create("both", wishes=Wishes(ipv6=Pool()))
+    print(Path("/proc/sys/net/ipv6/conf/wire/accept_ra").read_text().strip())
     one = Namespace()
     server = EchoServer(one, "one")
     try:
@@ -227,14 +229,17 @@ async def main():
 
 asyncio.run(main())
 """
+    # A wire by which the host learns its way to IPv6: it listens there even when it begins to forward.
+    wire = "ip link set lo up; ip link add wire type veth; sysctl -qw net.ipv6.conf.wire.accept_ra=1"
     shown = subprocess.run(
-        ["unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "-", sys.executable, "-c", program, tmp_path],
+        ["unshare", "--net", "sh", "-c", f'{wire}; exec "$@"', "-", sys.executable, "-c", program, tmp_path],
         check=True,
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[3],
         timeout=60,
     ).stdout.splitlines()
-    assert shown[0].startswith("one ")
-    assert "lo" in shown[1]
-    assert "sw" not in shown[1]
+    assert shown[0] == "2"
+    assert shown[1].startswith("one ")
+    assert "lo" in shown[2]
+    assert "sw" not in shown[2]
