@@ -235,6 +235,8 @@ async def attach(call: Call) -> web.StreamResponse:
     )
     duplex = Duplex.take(call.request, media_type(tty=tty, version=call.version))
     await converse(duplex, session, tty=tty, stdin=stdin, keys=keys, framed=not tty)
+    if keys.pressed:
+        containers.detached(container)
     return Taken()
 
 

@@ -19,13 +19,13 @@ def parse(text: str) -> bytes:
             continue
         letter = key.removeprefix("ctrl-")
         if letter == key or len(letter) != 1:
-            raise InvalidInput(f'invalid detach keys "{text}": write them as ctrl-p,ctrl-q')
-        if letter.isascii() and letter.isalpha():
-            typed.append(ord(letter.lower()) - ord("a") + 1)
+            raise InvalidInput(f"Invalid detach keys ({text}) provided: write them as ctrl-p,ctrl-q")
+        if letter.isascii() and letter.islower():
+            typed.append(ord(letter) - ord("a") + 1)
         elif letter in _SPECIAL:
             typed.append(_SPECIAL[letter])
         else:
-            raise InvalidInput(f'invalid detach keys "{text}": ctrl-{letter} is no key')
+            raise InvalidInput(f"Invalid detach keys ({text}) provided: ctrl-{letter} is no key")
     return bytes(typed)
 
 
@@ -35,6 +35,7 @@ class DetachKeys:
     def __init__(self, keys: bytes = b"") -> None:
         self._keys = keys or parse(DEFAULT)
         self._matched = 0
+        self.pressed = False
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
         """(what to pass on, whether the sequence is complete)."""
@@ -43,7 +44,7 @@ class DetachKeys:
             if byte == self._keys[self._matched]:
                 self._matched += 1
                 if self._matched == len(self._keys):
-                    self._matched = 0
+                    self._matched, self.pressed = 0, True
                     return bytes(passed), True
                 continue
             if self._matched:

@@ -26,7 +26,10 @@ async def events(call: Call) -> web.StreamResponse:
         raise InvalidInput("`since` time cannot be after `until` time")
     # From now on, whatever happens before the first event is asked for: headers go out in between.
     found = call.rooms.events.subscribe(
-        since=since or times.now(), until=until, wanted=lambda event: _event_fits(event, wanted)
+        # Until a time alone: all that is remembered.
+        since=since or (1 if until else times.now()),
+        until=until,
+        wanted=lambda event: _event_fits(event, wanted),
     )
 
     async def shown() -> AsyncIterator[dict[str, Any]]:

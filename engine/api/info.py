@@ -21,11 +21,13 @@ from engine.containers import times
 from engine.kernel.cgroup.offered import offered
 
 routes = Routes()
+# Read once: while the package is being replaced nobody knows it.
+_OWN_VERSION = package_version("shipway")
 
 
 @routes.add("GET", "/version")
 async def version(call: Call) -> web.StreamResponse:
-    engine = package_version("shipway")
+    engine = _OWN_VERSION
     newest, oldest = negotiate.text(negotiate.NEWEST), negotiate.text(negotiate.OLDEST)
     kernel = platform.release()
     return answer.json(
@@ -134,7 +136,7 @@ async def info(call: Call) -> web.StreamResponse:
             "Name": socket.gethostname(),
             "Labels": [f"{key}={value}" if value else key for key, value in config.labels.items()],
             "ExperimentalBuild": False,
-            "ServerVersion": package_version("shipway"),
+            "ServerVersion": _OWN_VERSION,
             # runc by name stands for the only runtime there is.
             "Runtimes": {name: {"path": "shipway"} for name in ("shipway", "runc", "io.containerd.runc.v2")},
             "DefaultRuntime": "shipway",

@@ -57,6 +57,7 @@ def _create(
     *,
     user_namespaces: bool,
 ) -> Container:
+    sharing.check_network(config, host_config, networking)
     config = imagedefaults.apply(config, image.config.config)
     host_config = msgspec.structs.replace(host_config)
     validation.check(config, host_config)
@@ -70,7 +71,8 @@ def _create(
         host_config.network_mode = "bridge"
     container_id = names.new_id()
     if not config.hostname:
-        config.hostname = "" if host_config.uts_mode == "host" else container_id[:12]
+        named = os.uname().nodename if host_config.network_mode == "host" else container_id[:12]
+        config.hostname = "" if host_config.uts_mode == "host" else named
     if host_config.network_mode == "bridge":
         links.check(host_config.links, room.registry)
     points = mounts.plan(config, host_config, lambda ref: room.registry.get(ref).mounts)

@@ -72,9 +72,8 @@ def mapped(mappings: Sequence[DeviceMapping]) -> tuple[list[LinuxDevice], list[L
             raise InvalidInput(f"invalid device path {target!r}: it must be absolute")
         found = list(_nodes(source, target))
         if not found:
-            raise InvalidInput(
-                f'error gathering device information while adding custom device "{source}": no such file or directory'
-            )
+            what = "not a device node" if source.exists() else "no such file or directory"
+            raise InvalidInput(f'error gathering device information while adding custom device "{source}": {what}')
         for node in found:
             nodes.append(node)
             allowed.append(
@@ -115,5 +114,6 @@ def _nodes(source: Path, target: str) -> Iterator[LinuxDevice]:
         file_mode=stat.S_IMODE(status.st_mode),
         uid=status.st_uid,
         gid=status.st_gid,
-        source=str(source),
+        # Where it is itself: a link's folder may be closed to the container's root.
+        source=os.path.realpath(source),
     )

@@ -18,9 +18,10 @@ def merge(below: Iterable[str], above: Iterable[str]) -> list[str]:
 
 
 def complete(env: Iterable[str], *, hostname: str, home: str, tty: bool) -> list[str]:
-    """What every process finds: PATH, HOSTNAME, TERM on a terminal, HOME. What the user said wins."""
+    """What every process finds: PATH, HOSTNAME, TERM on a terminal, HOME. What the user said wins, but for an empty
+    HOME, which is none."""
     below = [f"PATH={PATH}", f"HOSTNAME={hostname}", *(["TERM=xterm"] if tty else [])]
-    whole = merge(below, env)
+    whole = [entry for entry in merge(below, env) if entry != "HOME="]
     if not any(entry.startswith("HOME=") for entry in whole):
         whole.append(f"HOME={home}")
     return whole

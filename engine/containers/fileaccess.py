@@ -48,7 +48,7 @@ class FileAccess:
 
     async def put(self, container: Container, path: str, tar: IO[bytes], *, no_overwrite: bool, copy_ids: bool) -> None:
         async with self._locked(container):
-            owner = await asyncio.to_thread(self._user, container) if copy_ids else None
+            owner = await asyncio.to_thread(self._user, container) if copy_ids and container.config.user else None
             async with self._root(container, path, writing=True) as (root, inside, shift):
                 options = archive.PutOptions(shift, owner, no_overwrite)
                 await to_the_end(functools.partial(archive.put, root, inside, tar, options))

@@ -400,7 +400,12 @@ class Containers:
                 raise Conflict(f"container {container.short_id} is restarting, wait until it runs")
             else:
                 live.pending.append(session)
+        self._room.tell(container, "attach")
         return session
+
+    def detached(self, container: Container) -> None:
+        """Someone left its terminal by the keys for it, and it goes on."""
+        self._room.tell(container, "detach")
 
     async def resize(self, ref: str, rows: int, cols: int) -> None:
         container = self._registry.get(ref)

@@ -79,6 +79,8 @@ def parse_bind(text: str) -> MountPoint:
             options=["rbind", "create"],
             **common,  # type: ignore[arg-type]
         )
+    if options & _PROPAGATION:
+        raise InvalidInput(f"invalid mode: {mode!r} in volume specification {text!r}: volumes have no propagation")
     return MountPoint(
         type="volume",
         name=names.validate(source, "volume"),
@@ -167,7 +169,7 @@ def _subpath(path: str) -> str:
 def _inherited(request: str, volumes_of: VolumesOf) -> Iterable[MountPoint]:
     container, _, mode = request.partition(":")
     if not container or mode not in ("", "ro", "rw", "z", "Z"):
-        raise InvalidInput(f"invalid volumes-from specification: {request!r}")
+        raise InvalidInput(f"invalid volumes-from specification: {request!r}: invalid mode: {mode}")
     for point in volumes_of(container):
         if point.type == "tmpfs":
             continue
@@ -182,6 +184,8 @@ def _inherited(request: str, volumes_of: VolumesOf) -> Iterable[MountPoint]:
             propagation=point.propagation,
             options=list(point.options),
             subpath=point.subpath,
+            # Whoever goes last takes the nameless ones along.
+            anonymous=point.anonymous,
         )
 
 

@@ -44,7 +44,8 @@ def extra_hosts(entries: Sequence[str], gateway: str = "") -> list[tuple[str, st
 def hosts(extra: Sequence[tuple[str, str]], addresses: Sequence[str] = (), hostname: str = "", domain: str = "") -> str:
     """The file's text."""
     lines = [f"{address}\t{name}" for name, address in extra]
-    full = f"{hostname}.{domain} {hostname}" if domain else hostname
+    short = hostname.partition(".")[0]
+    full = f"{hostname}.{domain} {hostname}" if domain else f"{hostname} {short}" if short != hostname else hostname
     lines += [f"{address}\t{full}" for address in addresses]
     return _LOCAL + "".join(f"{line}\n" for line in lines)
 

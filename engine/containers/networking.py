@@ -22,7 +22,10 @@ async def connect(room: Room, container: Container, network: str, settings: Endp
     name = room.networks.get(network).name
     mode = container.host_config.network_mode
     if mode == "host" or sharing.container_of(mode):
-        raise Forbidden("container sharing network namespace with another container or host cannot be connected")
+        raise Forbidden(
+            "container sharing network namespace with another container or host "
+            "cannot be connected to any other network"
+        )
     if name in ("host", "none"):
         raise Forbidden(f"container cannot be connected to the {name} network")
     creation.check_endpoint(name, settings)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from engine.containers.hostconfig import HostConfig
-from engine.containers.model import Container
+from engine.containers.model import Container, ContainerConfig, NetworkingConfig
 from engine.containers.registry import Registry
 from engine.containers.specs import Sharing
 from engine.errors import Conflict, InvalidInput
+
+_UNDEFINED = "This would result in undefined behavior"
 
 
 def container_of(mode: str) -> str | None:
@@ -27,6 +29,36 @@ def check(host_config: HostConfig) -> None:
     for what, (mode, allowed) in own.items():
         if mode not in allowed and not (what in ("PID", "IPC") and container_of(mode)):
             raise InvalidInput(f"invalid {what} mode: {mode}")
+
+
+def check_network(config: ContainerConfig, host_config: HostConfig, networking: NetworkingConfig) -> None:
+    """Of what was asked for, the image apart: whoever has another's network can't set it up. Raises InvalidInput."""
+    mode = host_config.network_mode
+    endpoints = networking.endpoints_config.values()
+    links = host_config.links or any(each.links for each in endpoints)
+    mac_address = config.mac_address or any(each.mac_address for each in endpoints)
+    if mode == "host" and links:
+        raise InvalidInput(f"conflicting options: host type networking can't be used with links. {_UNDEFINED}")
+    if mode == "host" and mac_address:
+        raise InvalidInput("conflicting options: mac-address and the network mode")
+    if mode in ("container", "container:"):
+        raise InvalidInput("invalid network mode: invalid container format container:<name|id>")
+    if container_of(mode) is None:
+        return
+    for asked, what in (
+        (config.hostname, "hostname and the network mode"),
+        (links, f"container type network can't be used with links. {_UNDEFINED}"),
+        (host_config.dns, "dns and the network mode"),
+        (host_config.extra_hosts, "custom host-to-IP mapping and the network mode"),
+        (mac_address, "mac-address and the network mode"),
+        (
+            host_config.port_bindings or host_config.publish_all_ports,
+            "port publishing and the container type network mode",
+        ),
+        (config.exposed_ports, "port exposing and the container type network mode"),
+    ):
+        if asked:
+            raise InvalidInput(f"conflicting options: {what}")
 
 
 def wants_user_namespace(host_config: HostConfig) -> bool:

@@ -256,7 +256,7 @@ def _mounts(host_config: HostConfig, points: Sequence[MountPoint], around: Surro
     ]
     if host_config.ipc_mode != "none":
         wanted.append(_shm(host_config, around.sharing))
-    wanted += [
+    files = [
         _bind(destination, source)
         for destination, source in (
             ("/etc/resolv.conf", around.resolv),
@@ -270,6 +270,7 @@ def _mounts(host_config: HostConfig, points: Sequence[MountPoint], around: Surro
         flags = ["noexec", "nosuid", "nodev", *mounts.split_options(options)]
         users.append(Mount(destination=mounts.target(destination), type="tmpfs", source="tmpfs", options=flags))
     hidden = {mount.destination for mount in users}
+    users += [mount for mount in files if mount.destination not in hidden]
     # Parents before children, whatever order they were given in; the default ones give way to the user's.
     users.sort(key=lambda mount: mount.destination.count("/"))
     return [mount for mount in wanted if mount.destination not in hidden] + users

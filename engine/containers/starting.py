@@ -162,7 +162,8 @@ async def _undo(room: Room, container: Container, live: Live) -> None:
 def _record(room: Room, container: Container, error: BaseException) -> None:
     code = _ENGINE_FAILED
     if isinstance(error, ExecFailed):
-        code = _NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else _NOT_EXECUTABLE
+        missing = error.stage == "exec" and error.errno in (errno.ENOENT, errno.ENOTDIR)
+        code = _NOT_FOUND if missing else _NOT_EXECUTABLE
     state = container.state
     state.status = "created" if state.finished_at == times.ZERO else "exited"
     state.pid, state.exit_code, state.error = 0, code, str(error) or type(error).__name__
@@ -172,6 +173,8 @@ def _record(room: Room, container: Container, error: BaseException) -> None:
 def _refusal(container: Container, error: ExecFailed) -> EngineError:
     """The words by which the docker command tells exit code 126 from 127."""
     command = imagedefaults.argv(container.config)[0]
+    if error.stage == "working directory":
+        return InvalidInput(f"failed to create task for container: {error}: set another working directory")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         reason = "no such file or directory" if "/" in command else "executable file not found in $PATH"
     elif error.errno in (errno.EACCES, errno.EPERM):

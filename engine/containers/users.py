@@ -94,7 +94,7 @@ def _entries(content: bytes, fields: int) -> Iterator[list[str]]:
 
 def _number(text: str) -> int | None:
     """The number that the user wrote; None for a name. Raises InvalidInput."""
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.removeprefix("-").isdigit()):
         return None
     value = _id(text)
     if value is None:

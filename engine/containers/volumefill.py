@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.containers import archive, idranges, inroot, rootview
+from engine.containers import archive, idranges, inroot, rootview, times
 from engine.containers.layered import Layered
 from engine.containers.model import Container, MountPoint
 from engine.containers.room import Room
@@ -72,7 +72,8 @@ async def _volume(room: Room, container: Container, point: MountPoint, lower: Se
     if point.subpath:
         _check_subpath(volume.path, point)
         return
-    if not volume.fresh:
+    # As in Docker, a new container fills an empty volume again, whoever has had it before.
+    if not volume.fresh and container.state.started_at != times.ZERO:
         return
     with os.scandir(volume.path) as entries:
         empty = next(entries, None) is None

@@ -12,6 +12,7 @@ import os
 
 from engine.kernel import libc
 from engine.kernel.paths import RESOLVE_BENEATH, openat2
+from engine.runtime.zygote import pinned
 from engine.runtime.zygote.birth import outside
 from engine.runtime.zygote.layers import Layers
 from engine.runtime.zygote.ownmounts import HostMounts
@@ -115,7 +116,11 @@ def _tree(source: str, options: list[str], deep: int) -> int:
         return _tree_of(other, source, flags)
     above = next((option[len(BENEATH) :] for option in options if option.startswith(BENEATH)), "")
     if not above:
-        return libc.open_tree(libc.AT_FDCWD, source, flags)
+        return (
+            pinned.without(source, flags)
+            if deep and pinned.any_here()
+            else libc.open_tree(libc.AT_FDCWD, source, flags)
+        )
     # Containers write below that folder: what they put in the way meanwhile leads nowhere (CVE-2017-1002101).
     root = os.open(above, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

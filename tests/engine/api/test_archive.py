@@ -8,7 +8,7 @@ import tarfile
 import docker
 import pytest
 
-from tests.engine.api.wire import Wire
+from tests.engine.api.wire import BUSYBOX, Wire
 
 pytestmark = pytest.mark.kernel
 
@@ -42,6 +42,20 @@ def test_what_a_copied_folder_is_called(wire: Wire, client: docker.DockerClient)
         answer = wire.ask("GET", f"/containers/{made}/archive?path={path}")
         with tarfile.open(fileobj=io.BytesIO(answer.body)) as tar:
             assert {member.split("/")[0] for member in tar.getnames()} == {name}, path
+
+
+@pytest.mark.parametrize(("user", "owner"), [("", 5), ("7", 7)])
+def test_owners_that_are_kept(wire: Wire, client: docker.DockerClient, user: str, owner: int) -> None:
+    made = client.containers.create(BUSYBOX, "true", user=user).id
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        entry = tarfile.TarInfo("a")
+        entry.uid = 5
+        tar.addfile(entry)
+    assert wire.ask("PUT", f"/containers/{made}/archive?path=/tmp&copyUIDGID=1", buffer.getvalue()).status == 200
+    answer = wire.ask("GET", f"/containers/{made}/archive?path=/tmp/a")
+    with tarfile.open(fileobj=io.BytesIO(answer.body)) as tar:
+        assert tar.getmember("a").uid == owner
 
 
 def test_what_can_not_be_copied(wire: Wire, client: docker.DockerClient) -> None:

@@ -12,7 +12,7 @@ def test_key_names() -> None:
     assert parse("ctrl-p,ctrl-q") == b"\x10\x11"
     assert parse("a,ctrl-[,ctrl-@") == b"a\x1b\x00"
     assert parse("") == b""
-    for wrong in ("ctrl-", "ctrl-1", "alt-x", "ctrl-p,"):
+    for wrong in ("ctrl-", "ctrl-1", "ctrl-A", "alt-x", "ctrl-p,"):
         with pytest.raises(InvalidInput, match="detach keys"):
             parse(wrong)
 

@@ -77,6 +77,14 @@ def test_a_life_in_events(client: docker.DockerClient) -> None:
     assert _since(client, begun, label="k=w") == []
 
 
+def test_until_a_time_alone_is_all_that_is_remembered(wire: Wire, client: docker.DockerClient) -> None:
+    made = wire.make("told", "true")
+    wire.ask("GET", f"/containers/{made}/archive?path=/etc/passwd")
+    asked = f'/events?until={time.time()}&filters={{"container":["{made}"]}}'
+    told = [json.loads(line)["Action"] for line in wire.ask("GET", asked).body.splitlines()]
+    assert told == ["create", "archive-path"]
+
+
 def test_nothing_is_lost_once_the_headers_are_out(wire: Wire, client: docker.DockerClient) -> None:
     with wire.stream("GET", '/events?filters={"type":["volume"]}', until=b"\r\n\r\n") as connection:
         wire.ask("POST", "/volumes/create", {"Name": "told"})

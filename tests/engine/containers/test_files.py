@@ -283,6 +283,48 @@ async def test_volumes_from_another_container(rooms: Rooms) -> None:
     rooms.containers.volumes.remove("shared")
 
 
+async def test_a_bind_of_what_holds_a_pinned_mount_namespace(rooms: Rooms, tmp_path: Path) -> None:
+    """As below `/` of a host with snaps."""
+    pin = tmp_path / "kept" / "mnt"
+    pin.parent.mkdir()
+    await asyncio.to_thread(_run, "mount", "--make-private", "-t", "tmpfs", "tmpfs", str(pin.parent))
+    try:
+        pin.touch()
+        await asyncio.to_thread(_run, "unshare", f"--mount={pin}", "true")
+        _, seen, _ = await rooms.run("ls", "-s", "/m/kept", host=host(Binds=[f"{tmp_path}:/m"]))
+        assert seen.split()[-2:] == ["0", "mnt"]
+        assert os.path.ismount(pin)
+    finally:
+        await asyncio.to_thread(_run, "umount", "-R", str(pin.parent))
+
+
+def _run(*words: str) -> None:
+    subprocess.run(words, check=True)
+
+
+async def test_a_volume_over_what_is_mounted_anyway(rooms: Rooms) -> None:
+    _, seen, _ = await rooms.run(
+        "sh", "-c", "cat /etc/hostname; wc -l < /etc/resolv.conf", hostname="me", volumes={"/etc": {}}
+    )
+    assert seen.startswith("me\n")
+    assert int(seen.split()[1]) > 0
+
+
+async def test_an_empty_volume_is_filled_by_the_next_new_container(rooms: Rooms) -> None:
+    await rooms.run("true", host=host(Binds=["later:/home:nocopy"]))
+    _, seen, _ = await rooms.run("cat", "/home/alice/note", host=host(Binds=["later:/home"]))
+    assert seen
+
+
+async def test_nameless_volumes_go_with_the_last_who_has_them(rooms: Rooms) -> None:
+    first = await rooms.create("true", volumes={"/x": {}})
+    second = await rooms.create("true", host=host(VolumesFrom=[first]))
+    (point,) = rooms.get(second).mounts
+    for one, left in ((first, True), (second, False)):
+        await rooms.containers.remove(one, volumes=True)
+        assert (point.name in {volume.name for volume in rooms.containers.volumes.list()}) == left
+
+
 async def test_a_subpath_stays_in_its_volume(rooms: Rooms, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("of the host")
     script = f"mkdir /v/real; echo in > /v/real/x; ln -s real /v/good; ln -s {tmp_path} /v/bad"

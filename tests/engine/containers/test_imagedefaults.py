@@ -85,4 +85,5 @@ def test_environments() -> None:
         "HOSTNAME=n",
         "HOME=/h",
     ]
-    assert environment.complete([], hostname="n", home="/x", tty=True)[2:] == ["TERM=xterm", "HOME=/x"]
+    for env in ([], ["HOME="]):
+        assert environment.complete(env, hostname="n", home="/x", tty=True)[2:] == ["TERM=xterm", "HOME=/x"]

@@ -158,8 +158,8 @@ def test_volumes_from_another_container() -> None:
         ("/vols/v", "/data", False),
         ("/mine", "/own", True),
     ]
-    # Whoever made it removes it; a borrower never does.
-    assert not points[0].anonymous
+    # The last who has it takes it along.
+    assert points[0].anonymous
     with pytest.raises(InvalidInput, match="volumes-from"):
         planned({"VolumesFrom": ["db:x"]}, others=others)
 

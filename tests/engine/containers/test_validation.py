@@ -6,7 +6,7 @@ import pytest
 
 from engine.containers import resources, sharing, validation
 from engine.containers.hostconfig import HostConfig, Limits, LogSettings
-from engine.containers.model import ContainerConfig, from_json
+from engine.containers.model import ContainerConfig, NetworkingConfig, from_json
 from engine.errors import InvalidInput
 
 
@@ -14,6 +14,7 @@ def check(config: dict[str, Any] | None = None, host: dict[str, Any] | None = No
     host_config = from_json(HostConfig, host or {})
     validation.check(from_json(ContainerConfig, config or {}), host_config)
     sharing.check(host_config)
+    sharing.check_network(from_json(ContainerConfig, config or {}), host_config, NetworkingConfig())
 
 
 @pytest.mark.parametrize(
@@ -177,3 +178,16 @@ def test_throttled_devices_are_block_devices(path: str) -> None:
 def test_go_writes_null_and_strings_for_lists() -> None:
     config = from_json(ContainerConfig, {"Cmd": "ls", "Entrypoint": None, "Env": None, "Labels": {"Cmd": "x", "y": ""}})
     assert (config.cmd, config.entrypoint, config.env, config.labels) == (["ls"], None, [], {"Cmd": "x", "y": ""})
+
+
+@pytest.mark.parametrize(
+    ("config", "host"),
+    [
+        *((each, {}) for each in ({"Hostname": "x"}, {"MacAddress": "02:00:00:00:00:01"}, {"ExposedPorts": {"1": {}}})),
+        *(({}, each) for each in ({"Links": ["a"]}, {"Dns": ["1.1.1.1"]}, {"ExtraHosts": ["a:1.1.1.1"]})),
+        ({}, {"PublishAllPorts": True}),
+    ],
+)
+def test_what_another_containers_network_settles(config: dict[str, Any], host: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match="conflicting options"):
+        check(config, {**host, "NetworkMode": "container:x"})
