@@ -145,6 +145,12 @@ class TarReader:
         while count:
             count -= len(self._piece(count))
 
+    def _skip_padding(self) -> None:
+        """What fills the last block. `docker build -f -` leaves it out where an archive ends; so Go reads it."""
+        count = self._padding
+        while count and self._fill():
+            count -= len(self._piece(count))
+
     def _body(self, size: int, limit: int, what: str) -> bytes:
         """The data of a header that is not an entry of its own."""
         if size > limit:
@@ -160,7 +166,8 @@ class TarReader:
     def _next(self) -> Entry | None:
         if self._ended:
             return None
-        self._skip(self._left + self._padding)
+        self._skip(self._left)
+        self._skip_padding()
         self._left = self._padding = 0
         self._current = None
         pax: dict[bytes, bytes] = dict(self._globals) if self._globals else {}

@@ -167,6 +167,9 @@ def test_empty_and_unended_archives() -> None:
     assert read(b"") == []
     assert read(bytes(1024)) == []
     assert read(header()) == [(b"f", tarstream.REGULAR, b"")]
+    # docker's own, of `docker build -f -`, ends where the last file does.
+    for padding in (0, 1, 509):
+        assert read(header(size=b"00000000003\0") + b"abc" + bytes(padding)) == [(b"f", tarstream.REGULAR, b"abc")]
 
 
 @given(st.binary(max_size=2048), st.integers(0, 4000))
