@@ -104,7 +104,7 @@ async def inspect(call: Call) -> web.StreamResponse:
 @routes.add("POST", "/networks/create")
 async def create(call: Call) -> web.StreamResponse:
     body = await call.json()
-    if body.get("ConfigOnly") or body.get("Ingress"):
+    if body.get("ConfigOnly") or body.get("Ingress") or body.get("Scope") not in (None, "", "local"):
         raise InvalidInput("only networks of the local scope can be created")
     wishes = _wishes(body)
     network = await call.rooms.networks.create(

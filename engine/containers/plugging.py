@@ -81,6 +81,7 @@ async def attach(room: Room, container: Container, network: str, wanted: Endpoin
         address6=asked.ipv6_address or None,
         mac=wanted.mac_address or None,
         dns=container.host_config.dns,
+        driver_options=wanted.driver_opts,
     )
     if endpoint.ports:
         container.network_settings.ports = bindings(container, endpoint.ports)

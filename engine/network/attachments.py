@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 import msgspec
 
 from engine.config import EngineConfig
-from engine.errors import Forbidden, InvalidInput, NotFound
+from engine.errors import Conflict, Forbidden, InvalidInput, NotFound
 from engine.network import addresses, nameserver, options, veth
 from engine.network.model import Endpoint, Network, PortBinding, PortMapping
 from engine.network.names import Names
@@ -30,6 +31,7 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _SWEEP_SECONDS = 3.0
+_NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 
 
 class Attachments:
@@ -77,6 +79,7 @@ class Attachments:
         address6: str | None = None,
         mac: str | None = None,
         dns: Sequence[str] = (),
+        driver_options: Mapping[str, str] = _NO_OPTIONS,
     ) -> Endpoint:
         """Give the container behind `netns` an interface on the network, publish its ports, answer its names.
 
@@ -97,13 +100,14 @@ class Attachments:
         if address6 and not target.subnet6:
             raise InvalidInput(f"network {target.name} has no IPv6, and no address {address6}: create it with --ipv6")
         mac = addresses.parse_mac(mac) if mac else ""
+        mine = self.endpoints(container_id)
+        interface = _interface(target, mine, options.interface_name(driver_options))
         bindings = self._reserve(target, ports)
         try:
             ip, ip6 = self._pools.take(target, address, address6)
         except BaseException:
             self._ports.release(bindings)
             raise
-        mine = self.endpoints(container_id)
         known = secrets.token_hex(32)
         endpoint = Endpoint(
             id=known,
@@ -117,7 +121,7 @@ class Attachments:
             prefix6=ip_network(target.subnet6).prefixlen if ip6 else 0,
             gateway6=target.gateway6 if ip6 and not target.internal else "",
             mac=mac or addresses.mac_for(ip),
-            interface=_interface(target, mine),
+            interface=interface,
             host_interface=f"v{self._config.instance}{known[:6]}",
             aliases=list(dict.fromkeys(aliases)),
             links=list(links),
@@ -273,7 +277,11 @@ class Attachments:
             await asyncio.to_thread(unplug_now, name)
 
 
-def _interface(network: Network, mine: Sequence[Endpoint]) -> str:
-    """The first free name for an interface in the container."""
+def _interface(network: Network, mine: Sequence[Endpoint], wanted: str) -> str:
+    """The name that is wanted, or the first free one, for an interface in the container."""
     prefix, taken = options.interface_prefix(network.options), {endpoint.interface for endpoint in mine}
+    if wanted in taken:
+        raise Conflict(f"the container has an interface {wanted} already")
+    if wanted:
+        return wanted
     return next(name for name in (f"{prefix}{number}" for number in range(len(taken) + 1)) if name not in taken)

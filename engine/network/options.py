@@ -14,6 +14,7 @@ _MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 _ICC = "com.docker.network.bridge.enable_icc"
 _HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
 _INTERFACE_PREFIX = "com.docker.network.container_iface_prefix"
+_INTERFACE = "com.docker.network.endpoint.ifname"
 _GATEWAY_MODES = ("com.docker.network.bridge.gateway_mode_ipv4", "com.docker.network.bridge.gateway_mode_ipv6")
 _TRUE, _FALSE = frozenset({"1", "t", "true"}), frozenset({"0", "f", "false"})
 
@@ -73,9 +74,18 @@ def host_binding(options: Mapping[str, str]) -> str:
 
 def interface_prefix(options: Mapping[str, str]) -> str:
     """What interfaces in containers are called, but for their number. Raises InvalidInput."""
-    value = options.get(_INTERFACE_PREFIX) or "eth"
-    if not 0 < len(value) <= 12 or value == "lo" or any(char in "/ \t\n:%" for char in value):
-        raise InvalidInput(f'invalid {_INTERFACE_PREFIX} "{value}": at most 12 characters, no slash, colon or space')
+    return _interface_name(options.get(_INTERFACE_PREFIX) or "eth", _INTERFACE_PREFIX, longest=12)
+
+
+def interface_name(options: Mapping[str, str]) -> str:
+    """What an endpoint's interface is to be called; empty for the next free one. Raises InvalidInput."""
+    value = options.get(_INTERFACE, "")
+    return _interface_name(value, _INTERFACE, longest=15) if value else ""
+
+
+def _interface_name(value: str, option: str, *, longest: int) -> str:
+    if len(value) > longest or value in {"lo", ".", ".."} or any(char in "/ \t\n:%" for char in value):
+        raise InvalidInput(f'invalid {option} "{value}": at most {longest} characters, no slash, colon or space')
     return value
 
 

@@ -14,6 +14,9 @@ from engine.network.model import Endpoint
 from engine.network.netlink import Netlink, NetlinkError, Request
 from engine.network.netns import open_netlink, open_netns
 
+_TURNED_OFF = frozenset({errno.EACCES, errno.EHOSTUNREACH})
+"""What the kernel says to IPv6 addresses and routes where the container's user turned IPv6 off, by sysctl."""
+
 
 @dataclass(frozen=True)
 class Plug:
@@ -39,6 +42,8 @@ def plug(netlink: Netlink, endpoint: Endpoint, how: Plug) -> None:
             with open_netlink(namespace) as container:
                 index = links.find_link(container, endpoint.interface).index
                 container.send(list(_inside(endpoint, how, index)))
+                if endpoint.ip6:
+                    container.send(list(_inside6(endpoint, how, index)), ignore=_TURNED_OFF)
         except BaseException:
             unplug(netlink, endpoint.host_interface)
             raise
@@ -74,11 +79,13 @@ def _inside(endpoint: Endpoint, how: Plug, index: int) -> Iterator[Request]:
     yield links.set_up(1)
     yield links.set_up(index, ipv6=False)
     yield links.add_address(index, endpoint.ip, endpoint.prefix)
-    if endpoint.ip6:
-        yield links.add_address(index, link_local_for(endpoint.mac), 64)
-        yield links.add_address(index, endpoint.ip6, endpoint.prefix6)
     if how.default_route:
         yield links.add_default_route(endpoint.gateway, index)
+
+
+def _inside6(endpoint: Endpoint, how: Plug, index: int) -> Iterator[Request]:
+    yield links.add_address(index, link_local_for(endpoint.mac), 64)
+    yield links.add_address(index, endpoint.ip6, endpoint.prefix6)
     if how.default_route6:
         yield links.add_default_route(endpoint.gateway6, index)
 

@@ -93,6 +93,8 @@ def test_names_change_with_the_networks(client: docker.DockerClient) -> None:
         ({"Name": "n", "IPAM": {"Config": [{"Subnet": "nonsense"}]}}, 400, "invalid subnet"),
         ({"Name": "n", "IPAM": {"Config": [{"AuxiliaryAddresses": {"a": "nonsense"}}]}}, 400, "invalid address"),
         ({"Name": "n", "IPAM": {"Config": [{"AuxiliaryAddresses": {"a": "1.1.1.1"}}]}}, 400, "not in the subnet"),
+        ({"Name": "n", "Scope": "swarm"}, 400, "local scope"),
+        ({"Name": "n", "EnableIPv4": False}, 400, "without IPv4"),
         ({"Name": "n", "Driver": "overlay"}, 404, 'network driver "overlay"'),
     ],
 )

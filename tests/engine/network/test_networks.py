@@ -51,6 +51,32 @@ async def test_the_way_out_moves_to_the_network_that_is_left(networks: Networks,
     assert "eth0" not in found
 
 
+async def test_what_interfaces_are_called(networks: Networks, namespaces: Namespaces) -> None:
+    one = namespaces()
+    await networks.create("named", driver_options={"com.docker.network.container_iface_prefix": "net"})
+    await networks.create("more")
+    option = "com.docker.network.endpoint.ifname"
+    found = [
+        (await networks.attach("bridge", ONE, one.path, driver_options={option: "wan"})).interface,
+        (await networks.attach("named", ONE, one.path)).interface,
+    ]
+    assert found == ["wan", "net0"]
+    with pytest.raises(Conflict, match="has an interface wan"):
+        await networks.attach("more", ONE, one.path, driver_options={option: "wan"})
+    with pytest.raises(InvalidInput, match="at most 15 characters"):
+        await networks.attach("more", ONE, one.path, driver_options={option: "x" * 16})
+    assert {"wan", "net0"} <= set(await asyncio.to_thread(one.run, lambda: [name for _, name in socket.if_nameindex()]))
+
+
+async def test_a_container_that_wants_no_ipv6(networks: Networks, namespaces: Namespaces) -> None:
+    one = namespaces()
+    await networks.create("both", wishes=Wishes(ipv6=Pool()))
+    await asyncio.to_thread(one.run, lambda: command("sysctl -qw net.ipv6.conf.default.disable_ipv6=1"))
+    endpoint = await networks.attach("both", ONE, one.path)
+    shown = await asyncio.to_thread(one.run, lambda: command("ip addr show eth0"))
+    assert (endpoint.ip in shown, "inet6" in shown) == (True, False)
+
+
 async def test_a_new_life_finds_everything_as_it_was(
     config: EngineConfig, namespaces: Namespaces, servers: Servers
 ) -> None:
