@@ -390,7 +390,6 @@ class Containers:
         if not stream:
             session.abandon()
             return session
-        self._room.tell(container, "attach")
         async with live.lock:
             if container.state.status == "paused":
                 raise Conflict(f"container {container.short_id} is paused, unpause the container before attach")
