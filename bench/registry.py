@@ -1,34 +1,34 @@
-"""Push, pull and commit against podman's, side by side, over one registry: Debian's docker-registry, or ours.
+"""Push, pull and commit against podman's and docker's, side by side, over one registry: Debian's, or ours.
 
     python -m bench.registry --base debian-python.tar [--runs 5] [--registry ours]
 
 The image is one layer: a root file system that only exists as files, as a build or a container leaves it. Cold push:
 the registry is empty and the layer not packed yet. Cold pull: nothing of the image is here. The peers are podman
-(Debian's, overlay driver) and, as the floor of both, skopeo, which only moves bytes that are packed already. Each pull
-goes to a fresh place, and nothing is deleted before the end: ext4 is slow at making files where it has just removed
-some, and that would be all that is measured. Commit is of a container that wrote 2,000 small files and 50 MB, against
-buildah's. As root. Prints medians and ratios.
+(Debian's, overlay driver), docker where there is a dockerd, and, as the floor of all, skopeo, which only moves bytes
+that are packed already. Each pull goes to a fresh place, and nothing is deleted before the end, but for docker, which
+has only one: ext4 is slow at making files where it has just removed some, and that would be all that is measured.
+Commit is of a container that wrote 2,000 small files and 50 MB, against buildah's. As root.
+
+Prints medians, minima and processor time: on a busy machine the last two say more. The processor time is the client's
+(for docker the daemon's), not the registry's.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import shutil
-import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench.registrypeers import Docker, Podman, Skopeo, cpu_of_children, serving
 from engine.images.config import ImageConfig
 from engine.images.image import Image
 from engine.images.reference import Reference
@@ -36,94 +36,17 @@ from engine.images.snapshot import commit
 from engine.images.store import ImageStore
 from engine.registry.client import RegistryClient, pull, push
 
-Case = tuple[str, str, Callable[[], object], Callable[[], object]]
-"""(what, who, how, what to do before it, untimed)"""
+Case = tuple[str, str, Callable[[], object], Callable[[], object], Callable[[], float]]
+"""(what, who, how, what to do before it, untimed; the processor's seconds so far)"""
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@dataclass(frozen=True)
+class Figure:
+    """Milliseconds."""
 
-
-@contextlib.contextmanager
-def serving(kind: str, folder: Path) -> Iterator[str]:
-    """A registry as a process of its own; gives its host."""
-    port = free_port()
-    if kind == "ours":
-        words = [sys.executable, "-m", "engine.registry.server", "--port", str(port), "--root", str(folder)]
-    else:
-        config = {
-            "version": "0.1",
-            "log": {"level": "error", "accesslog": {"disabled": True}},
-            "storage": {"filesystem": {"rootdirectory": str(folder)}, "delete": {"enabled": True}},
-            "http": {"addr": f"127.0.0.1:{port}", "secret": "bench"},
-        }
-        folder.with_suffix(".json").write_text(json.dumps(config))
-        words = ["docker-registry", "serve", str(folder.with_suffix(".json"))]
-    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 15
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=2).close()
-                break
-            except (urllib.error.URLError, ConnectionError):
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-class Podman:
-    def __init__(self, folder: Path, base: Path, host: str) -> None:
-        self._folder = folder
-        self._places = 1
-        self._name = f"{host}/podman:1"
-        self(0, "import", "-q", str(base), self._name)
-
-    def __call__(self, place: int, *words: str) -> None:
-        roots = ["--root", f"{self._folder}/root{place}", "--runroot", f"{self._folder}/run{place}"]
-        subprocess.run(["podman", *roots, "--storage-driver", "overlay", *words], capture_output=True, check=True)
-
-    def push(self) -> None:
-        self(0, "push", "-q", "--tls-verify=false", self._name)
-
-    def pull(self) -> None:
-        self(self._places, "pull", "-q", "--tls-verify=false", self._name)
-
-    def forget(self) -> None:
-        self._places += 1
-
-    def close(self) -> None:
-        for place in range(self._places + 1):
-            self(place, "rmi", "--all", "--force")
-
-
-class Skopeo:
-    """Moves bytes that are packed already between a folder and the registry."""
-
-    def __init__(self, folder: Path, source: str, host: str) -> None:
-        self._folder = folder
-        self._places = 0
-        self._name = f"docker://{host}/skopeo:1"
-        self._copy("--src-tls-verify=false", f"docker://{source}", f"oci:{folder}/packed:1")
-
-    def _copy(self, *words: str) -> None:
-        subprocess.run(["skopeo", "--insecure-policy", "copy", "-q", *words], check=True)
-
-    def push(self) -> None:
-        self._copy("--dest-tls-verify=false", f"oci:{self._folder}/packed:1", self._name)
-
-    def pull(self) -> None:
-        self._copy("--src-tls-verify=false", self._name, f"oci:{self._folder}/pulled{self._places}:1")
-
-    def forget(self) -> None:
-        self._places += 1
+    median: float
+    least: float
+    cpu: float
 
 
 class Ours:
@@ -227,10 +150,11 @@ def nothing() -> None:
     return
 
 
-async def measure(base: Path, runs: int, kind: str, scratch: Path) -> dict[str, dict[str, float]]:
+async def measure(base: Path, runs: int, kind: str, scratch: Path) -> dict[str, dict[str, Figure]]:
     stored = scratch / "registry"
     with serving(kind, stored) as host:
         ours, podman = Ours(scratch, base, host), Podman(scratch / "podman", base, host)
+        docker = Docker(scratch / "docker", base, host) if shutil.which("dockerd") else None
         commits = Commits(scratch / "commits")
         await ours.push()
         skopeo = Skopeo(scratch, f"{host}/ours:1", host)
@@ -240,52 +164,72 @@ async def measure(base: Path, runs: int, kind: str, scratch: Path) -> dict[str, 
             if kind != "ours":
                 shutil.rmtree(stored / "docker", ignore_errors=True)
                 return
-            for name in ("ours", "podman", "skopeo"):
+            for name in ("ours", "podman", "docker", "skopeo"):
                 shutil.rmtree(stored / "repositories" / name, ignore_errors=True)
             for blob in (stored / "blobs/sha256").iterdir():
                 blob.unlink()
 
-        transfers: list[Case] = [
-            ("push cold", "ours", ours.push, wipe),
-            ("push again", "ours", ours.push, nothing),
-            ("push cold", "podman", podman.push, wipe),
-            ("push again", "podman", podman.push, nothing),
-            ("push cold", "bytes only", skopeo.push, wipe),
-            ("pull cold", "ours", ours.pull, ours.forget),
-            ("pull again", "ours", ours.pull, nothing),
-            ("pull cold", "podman", podman.pull, podman.forget),
-            ("pull again", "podman", podman.pull, nothing),
-            ("pull cold", "bytes only", skopeo.pull, skopeo.forget),
+        mine = time.process_time
+        pushes: list[Case] = [
+            ("push cold", "ours", ours.push, wipe, mine),
+            ("push again", "ours", ours.push, nothing, mine),
+            ("push cold", "podman", podman.push, wipe, podman.cpu),
+            ("push again", "podman", podman.push, nothing, podman.cpu),
+            ("push cold", "bytes only", skopeo.push, wipe, skopeo.cpu),
         ]
+        pulls: list[Case] = [
+            ("pull cold", "ours", ours.pull, ours.forget, mine),
+            ("pull again", "ours", ours.pull, nothing, mine),
+            ("pull cold", "podman", podman.pull, podman.forget, podman.cpu),
+            ("pull again", "podman", podman.pull, nothing, podman.cpu),
+            ("pull cold", "bytes only", skopeo.pull, skopeo.forget, skopeo.cpu),
+        ]
+        if docker is not None:
+            pushes += [
+                ("push cold", "docker", docker.push, wipe, docker.cpu),
+                ("push again", "docker", docker.push, nothing, docker.cpu),
+            ]
+            pulls += [
+                ("pull cold", "docker", docker.pull, docker.forget, docker.cpu),
+                ("pull again", "docker", docker.pull, nothing, docker.cpu),
+            ]
         snapshots: list[Case] = [
-            ("commit", "ours", commits.copy, commits.drop),
-            ("commit", "buildah", commits.peer, commits.drop_peer),
-            ("commit", "given away", commits.donate, commits.lay_out),
+            ("commit", "ours", commits.copy, commits.drop, mine),
+            ("commit", "buildah", commits.peer, commits.drop_peer, cpu_of_children),
+            ("commit", "given away", commits.donate, commits.lay_out, mine),
         ]
-        times: dict[str, dict[str, list[float]]] = {}
+        times: dict[str, dict[str, list[tuple[float, float]]]] = {}
 
         async def rounds(cases: list[Case]) -> None:
             for turn in range(runs + 1):
-                for what, who, work, before in cases:
+                for what, who, work, before, cpu in cases:
                     await asyncio.to_thread(before)
                     os.sync()
-                    began = time.perf_counter()
+                    used, began = cpu(), time.perf_counter()
                     await _done(work())
+                    taken = time.perf_counter() - began, cpu() - used
                     if turn:
-                        times.setdefault(what, {}).setdefault(who, []).append(time.perf_counter() - began)
+                        times.setdefault(what, {}).setdefault(who, []).append(taken)
 
         try:
-            await rounds(transfers[:5])
+            await rounds(pushes)
             await ours.push()
-            podman.push()
-            skopeo.push()
-            await rounds(transfers[5:])
+            for peer in filter(None, (podman, skopeo, docker)):
+                peer.push()
+            await rounds(pulls)
             await rounds(snapshots)
         finally:
             await ours.close()
             commits.close()
             podman.close()
-    return {what: {who: statistics.median(all_) * 1000 for who, all_ in by.items()} for what, by in times.items()}
+            if docker is not None:
+                docker.close()
+    return {what: {who: _figure(all_) for who, all_ in by.items()} for what, by in times.items()}
+
+
+def _figure(taken: list[tuple[float, float]]) -> Figure:
+    walls, cpus = zip(*taken, strict=True)
+    return Figure(statistics.median(walls) * 1000, min(walls) * 1000, statistics.median(cpus) * 1000)
 
 
 async def _done(result: object) -> None:
@@ -303,12 +247,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         found = asyncio.run(measure(asked.base, asked.runs, asked.registry, Path(scratch)))
     if asked.json:
-        print(json.dumps(found))
+        print(json.dumps({what: {who: asdict(one) for who, one in by.items()} for what, by in found.items()}))
         return
+    print(f"{'':25} {'median':>8} {'least':>8} {'cpu':>8}   ours is so many times as fast")
     for what, by in found.items():
-        for who, milliseconds in by.items():
-            ratio = "" if who == "ours" else f"   ours is {milliseconds / by['ours']:.1f} times as fast"
-            print(f"{what:12} {who:12} {milliseconds:8.0f} ms{ratio}")
+        ours = by["ours"]
+        for who, one in by.items():
+            ratio = "" if one is ours else f"   {one.median / ours.median:.1f} {one.least / ours.least:.1f}"
+            print(f"{what:12} {who:12} {one.median:8.1f} {one.least:8.1f} {one.cpu:8.1f} ms{ratio}")
 
 
 if __name__ == "__main__":
