@@ -38,6 +38,8 @@ _CACHE = "SHIPWAY_CACHE"
 async def build(call: Call) -> web.StreamResponse:
     if call.text("version") == "2":
         raise InvalidInput("BuildKit is not part of this engine: set DOCKER_BUILDKIT=0")
+    if call.text("networkmode").startswith("container:"):
+        raise InvalidInput("a build can't join a container's network: use host, none, or the name of a network")
     if call.flag("squash"):
         raise InvalidInput("squash is not supported: build in stages, and copy what is wanted into the last one")
     auths = auths_from(call)

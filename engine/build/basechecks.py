@@ -11,10 +11,12 @@ from engine.build.actions import Action, CopyFiles
 from engine.build.checks import Finding
 from engine.build.expand import ExpansionError, Rules, read
 from engine.build.filematch import clean
+from engine.build.graph import PlannedStage
 from engine.build.ignore import IgnoreRules
 from engine.build.instructions import Dockerfile
 from engine.build.remote import is_git, is_url
 from engine.errors import InvalidInput
+from engine.images.descriptor import Platform
 from engine.images.reference import Reference
 
 
@@ -28,6 +30,14 @@ def check_defaults(dockerfile: Dockerfile, defaults: Mapping[str, str]) -> Itera
         except (InvalidInput, ExpansionError):
             message = f"Default value for ARG {base} results in empty or invalid base image name"
             yield Finding("InvalidDefaultArgInFrom", stage.opening.line, message)
+
+
+def check_platform(planned: PlannedStage, actual: Platform, target: Platform) -> Iterator[Finding]:
+    """`actual` is the base image's."""
+    expected = planned.platform or target
+    if not expected.runs(actual):
+        message = f'Base image {planned.base} was pulled with platform "{actual}", expected "{expected}"'
+        yield Finding("InvalidBaseImagePlatform", planned.stage.opening.line, f"{message} for current build")
 
 
 def check_copies(actions: Iterable[Action], ignored: IgnoreRules) -> Iterator[Finding]:

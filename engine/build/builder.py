@@ -155,7 +155,16 @@ class Builder:
             )
             graph = plan_stages(dockerfile, request.target, variables)
             preparation = Preparation(
-                dockerfile, graph, variables, request.build_args, target, self._images, pull, request.pull, tell
+                dockerfile,
+                graph,
+                variables,
+                request.build_args,
+                target,
+                target if request.platform else None,
+                self._images,
+                pull,
+                request.pull,
+                tell,
             )
             stages = await preparation.run()
             findings = [*checks.check_file(syntax, dockerfile), *checks.check_openings(dockerfile, variables)]
@@ -163,7 +172,7 @@ class Builder:
                 automatic_args(host, target, request.target), dockerfile.global_args, {}, dockerfile.escape
             )
             findings += basechecks.check_defaults(dockerfile, defaults)
-            findings += _findings(stages)
+            findings += _findings(stages, target)
             for ready in stages.values():
                 findings += basechecks.check_copies(ready.work.actions, rules)
             _report(checks.chosen(findings, syntax, settings), settings, tell)
@@ -231,8 +240,10 @@ class Builder:
                 tell(progress.Notice(f"--cache-to {name}: {error}"))
 
 
-def _findings(stages: Mapping[int, ReadyStage]) -> Iterator[checks.Finding]:
+def _findings(stages: Mapping[int, ReadyStage], target: Platform) -> Iterator[checks.Finding]:
     for ready in stages.values():
+        if ready.image is not None:
+            yield from basechecks.check_platform(ready.planned, ready.image.config.platform, target)
         base = ready.planned.base
         below = stages[base].work.config if isinstance(base, int) else ready.image.config if ready.image else None
         has_shell = below is not None and bool(below.config.shell)

@@ -13,7 +13,7 @@ from engine.build.instructions import Dockerfile, Instruction
 from engine.build.interpret import instruction_of
 from engine.build.parser import parse
 from engine.build.ports import Pull
-from engine.build.problems import DockerfileError
+from engine.build.problems import DockerfileError, did_you_mean
 from engine.build.progress import Progress
 from engine.errors import EngineError, NotFound
 from engine.images.descriptor import Platform
@@ -41,21 +41,25 @@ class Preparation:
         variables: Mapping[str, str],
         build_args: Mapping[str, str],
         target: Platform,
+        asked: Platform | None,
         images: ImageStore,
         pull: Pull,
         always_pull: bool,
         tell: Progress,
     ) -> None:
+        """Images are brought for `target`. What is here already will do, unless a platform was `asked` for."""
         self._dockerfile = dockerfile
         self._graph = graph
         self._variables = variables
         self._build_args = build_args
         self._target = target
+        self._asked = asked
         self._images = images
         self._pull = pull
         self._always_pull = always_pull
         self._tell = tell
         self._stages: dict[int, asyncio.Task[ReadyStage]] = {}
+        self._read_from: list[asyncio.Task[Image]] = []
         self._brought: dict[tuple[str, str], asyncio.Task[Image]] = {}
 
     async def run(self) -> dict[int, ReadyStage]:
@@ -64,7 +68,7 @@ class Preparation:
             await self._stage(self._graph.target)
             ready = {position: await task for position, task in sorted(self._stages.items())}
         except BaseException:
-            tasks = [*self._stages.values(), *self._brought.values()]
+            tasks = [*self._stages.values(), *self._read_from, *self._brought.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -73,7 +77,7 @@ class Preparation:
 
     async def image(self, name: str) -> Image:
         """An image that --from names, brought already by `run`."""
-        return await self._image(name, None)
+        return await self._image(name, self._asked)
 
     def _stage(self, position: int) -> asyncio.Task[ReadyStage]:
         if position not in self._stages:
@@ -93,7 +97,7 @@ class Preparation:
             base = Base(empty_config(platform.architecture, platform.os, platform.variant))
         else:
             try:
-                image = await self._image(planned.base, planned.platform)
+                image = await self._image(planned.base, planned.platform or self._asked)
             except EngineError as error:
                 raise type(error)(f"Dockerfile:{line}: FROM {planned.base}: {error}") from None
             base = Base(image.config)
@@ -125,8 +129,18 @@ class Preparation:
                 if isinstance(origin, int):
                     found.append(self._stage(origin))
                 elif origin != SCRATCH:
-                    found.append(self._image(origin, None))
+                    self._read_from.append(asyncio.create_task(self._elsewhere(origin, planned, step)))
+                    found.append(self._read_from[-1])
         return found
+
+    async def _elsewhere(self, origin: str, planned: PlannedStage, step: Instruction) -> Image:
+        """An image that a step reads from. It may have been meant as a stage."""
+        try:
+            return await self._image(origin, self._asked)
+        except EngineError as error:
+            names = [stage.stage.name for stage in self._graph.stages[: planned.position] if stage.stage.name]
+            hint = did_you_mean(origin, names)
+            raise type(error)(f"Dockerfile:{step.line}: {step.keyword} --from={origin}{hint}: {error}") from None
 
     def _triggers(self, expressions: Sequence[str], line: int) -> list[Instruction]:
         found: list[Instruction] = []

@@ -17,6 +17,7 @@ from engine.build import (
     StepStarted,
 )
 from engine.errors import InvalidInput, NotFound
+from engine.images.descriptor import Platform
 from tests.engine.build.conftest import Bench
 
 pytestmark = pytest.mark.kernel
@@ -306,6 +307,10 @@ async def test_epoch_makes_images_repeat(bench: Bench) -> None:
         ("FROM ${nope}\n", "on line 1: FROM: base name (${nope}) should not be blank"),
         ("ARG BASE=x\nFROM ${BSE}\n", "(did you mean BASE?)"),
         ("FROM missing\n", "Dockerfile:1: FROM missing: pull access denied for missing"),
+        (
+            "FROM scratch AS made\nFROM scratch\nCOPY --from=mdae a /\n",
+            "Dockerfile:3: COPY --from=mdae (did you mean made?): pull access denied for mdae",
+        ),
         ("FROM scratch\nCOPY --from=1 a /\n", "on line 2: COPY: invalid stage index 1"),
         ("FROM scratch\nCOPY --from=b a /\nFROM scratch AS b\n", "it needs to be defined before"),
         ("FROM scratch AS b\nCOPY --from=b a /\n", "circular dependency"),
@@ -326,6 +331,23 @@ async def test_failures_name_line_and_instruction(bench: Bench, text: str, messa
         await bench.build(text, target=str(text.count("FROM ") - 1) if "AS b" not in text else "0")
     assert message in str(failed.value)
     assert "\n" not in str(failed.value)
+
+
+async def test_an_image_of_another_platform_is_used_with_a_word_or_not_at_all(bench: Bench) -> None:
+    await bench.build("FROM scratch\nRUN write /x y\n", tags=("other:1",), platform="linux/s390x")
+    await bench.build("FROM other:1\n")
+    assert bench.pulls == []
+    (notice,) = [event.text for event in bench.events if isinstance(event, Notice)]
+    assert notice == (
+        'InvalidBaseImagePlatform: Base image other:1 was pulled with platform "linux/s390x", expected '
+        f'"{Platform.host()}" for current build'
+    )
+    for text in ("FROM other:1\n", "FROM scratch\nCOPY --from=other:1 /x /\n"):
+        with pytest.raises(NotFound):
+            await bench.build(text, platform="linux/riscv64")
+        assert bench.pulls.pop() == "other:1"
+        await bench.build(text, platform="linux/s390x")
+    assert bench.pulls == []
 
 
 async def test_one_failing_stage_stops_the_others(bench: Bench) -> None:
