@@ -19,6 +19,10 @@ from engine.images.snapshot import commit
 from engine.images.store import ImageStore
 from engine.registry.client import Patience, RegistryClient, pull, push
 from engine.registry.server import make_app, start
+from engine.registry.server.storage.collect import Collection, Rule
+from engine.registry.server.storage.store import Storage
+from tests.engine.registry.storagecrashes import push as push_files
+from tests.engine.registry.storagecrashes import verify, whole
 
 pytestmark = pytest.mark.kernel
 
@@ -134,3 +138,47 @@ def test_loading_and_committing(disk, big, tmp_path):
         assert [each.id for each in load(there, io.BytesIO(archive.getvalue()))] == [image.id]
     finally:
         there.close()
+
+
+def fill(folder: Path) -> None:
+    """Until not one byte more fits."""
+    with (folder / "ballast").open("wb", buffering=0) as ballast:
+        for size in (65536, 4096, 1):
+            try:
+                while True:
+                    ballast.write(bytes(size))
+            except OSError:
+                continue
+
+
+def test_collecting_makes_room(disk):
+    """Where nothing fits any more, what nobody needs can still go."""
+    store = ImageStore(disk.path / "images")
+    try:
+        folder = disk.path / "content"
+        folder.mkdir()
+        (folder / "random").write_bytes(os.urandom(500_000))
+        layer = store.add_layer_from_dir(None, folder)
+        image = store.create_image(ImageConfig(architecture="amd64"), [layer], Reference.parse("old"))
+        fill(disk.path)
+        store.remove(image.id)
+        store.collect(grace=-1)
+        assert not list(store.layers.folders())
+        assert os.statvfs(disk.path).f_bavail * os.statvfs(disk.path).f_bsize > 400_000
+    finally:
+        store.close()
+
+
+def test_the_registry_collects_on_a_full_disk(disk):
+    storage = Storage(disk.path / "registry")
+    try:
+        kept = push_files(storage, "kept")
+        push_files(storage, "old")
+        os.utime(storage.layout.tags("team/app") / "old", (1, 1))
+        fill(disk.path)
+        done = Collection(storage, Rule(keep=1, grace=-1)).run()
+        assert (done.tags, len(done.manifests), done.blobs) == (["team/app:old"], 2, 3)
+        verify(storage)
+        whole(storage, "team/app", kept)
+    finally:
+        storage.close()
