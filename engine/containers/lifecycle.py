@@ -161,15 +161,14 @@ class Containers:
 
     def _on_lost(self) -> None:
         _log.error("the process that holds the containers has died, and they with it: starting another")
-        # Only those of now: whatever starts from here on is another zygote's.
-        self._spawn(self._revive([container for container in self._registry if container.state.alive]))
+        self._spawn(self._revive())
 
-    async def _revive(self, lost: builtins.list[Container]) -> None:
+    async def _revive(self) -> None:
         try:
             await self._room.launcher.revive()
         except (EngineError, OSError):
             _log.exception("no container can be started any more: restart the engine")
-        await restoring.mourn(lost, self._exits.ended, self._executions.container_ended)
+        await restoring.mourn(self._room, self._exits.ended, self._executions.container_ended)
 
     def _spawn(self, work: Any) -> None:
         task: asyncio.Task[None] = asyncio.create_task(work)

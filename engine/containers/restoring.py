@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 from engine.containers import plugging, restart, times
 from engine.containers.model import Container
@@ -54,16 +54,27 @@ def on_the_way(container: Container) -> bool:
 
 
 async def mourn(
-    lost: Sequence[Container],
+    room: Room,
     ended: Callable[[Container, Exit], Awaitable[None]],
     executions_end: Callable[[Container], None],
 ) -> None:
-    """Their zygote has died, and has taken them along."""
-    now = times.now() / 1e9
-    for container in lost:
+    """A zygote has died, and has taken its containers along; another one has none of them."""
+    await asyncio.gather(*(_mourn(room, container, ended, executions_end) for container in room.registry))
+
+
+async def _mourn(
+    room: Room,
+    container: Container,
+    ended: Callable[[Container, Exit], Awaitable[None]],
+    executions_end: Callable[[Container], None],
+) -> None:
+    # Whoever was starting it has done so, or has failed, once we have the lock: with this zygote or with the dead one.
+    async with room.registry.live(container).lock:
+        lost = container.state.alive and not room.launcher.has(container.id)
+    if lost:
         executions_end(container)
-    ends = [Exit(_KILLED, False, times.parse_rfc3339(one.state.started_at) / 1e9, now) for one in lost]
-    await asyncio.gather(*(ended(one, end) for one, end in zip(lost, ends, strict=True)))
+        started = times.parse_rfc3339(container.state.started_at) / 1e9
+        await ended(container, Exit(_KILLED, False, started, times.now() / 1e9))
 
 
 async def _one(

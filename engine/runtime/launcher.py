@@ -35,6 +35,7 @@ _START = (
     "import sys; sys.path.insert(0, sys.argv[1]); from engine.runtime.zygote.start import first; first(sys.argv[1:])"
 )
 _Answer = TypeVar("_Answer")
+_REVIVAL_SECONDS = 10.0
 _ENOENT, _EACCES, _ENOEXEC, _ENOTDIR = 2, 13, 8, 20
 
 
@@ -131,6 +132,7 @@ class Launcher:
         self._lost = False
         self._ending = False
         self._gone = asyncio.Event()
+        self._up = asyncio.Event()
 
     @classmethod
     async def connect(cls, exec_root: Path, cgroup_parent: str) -> Launcher:
@@ -140,13 +142,15 @@ class Launcher:
         await launcher._join()
         return launcher
 
+    def has(self, id: str) -> bool:  # noqa: A002
+        """Whether this zygote has that container."""
+        return id in self._groups
+
     async def revive(self) -> None:
-        """After the zygote's death: ends what it left and starts a new one, which has no containers."""
+        """After the zygote's death: ends what it left and starts a new one, which has no containers. Whoever asks for
+        something meanwhile waits for it."""
         self._socket.close()
-        self._lost = False
         self._gone.clear()
-        for forgotten in (self._exits, self._paused, self._groups):
-            forgotten.clear()
         await self._join()
 
     async def _join(self) -> None:
@@ -172,7 +176,7 @@ class Launcher:
                 " which can't hand them over: start that version again, stop them with it, and then start this one"
             )
         await self.shutdown()
-        self._ending = self._lost = False
+        self._ending = False
         self._gone.clear()
 
     async def _reach(self) -> None:
@@ -186,6 +190,8 @@ class Launcher:
         protocol.widen(joined)
         self._socket = joined
         asyncio.get_running_loop().add_reader(joined.fileno(), self._readable)
+        self._lost = False
+        self._up.set()
 
     async def create(
         self,
@@ -313,13 +319,15 @@ class Launcher:
         self._paused.discard(id)
 
     async def wait(self, id: str, exec_id: str | None = None) -> Exit:  # noqa: A002
-        """Waits for the end; returns at once where it has been."""
+        """Waits for the end; returns at once where it has been. Raises SystemFailure where nobody would tell."""
         known = self._exits.get((id, exec_id))
         if known is not None:
             if exec_id is not None:
                 # Execs come and go by the thousand (health checks): each end is kept until it is asked for once.
                 del self._exits[id, exec_id]
             return known
+        if not self.has(id):
+            raise SystemFailure(f"container {id} is gone with the process that held it")
         future: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault((id, exec_id), []).append(future)
         return await future
@@ -404,7 +412,7 @@ class Launcher:
         self, op: str, request: dict[str, Any], fds: tuple[int, ...] = (), *, spec: bytes = b""
     ) -> tuple[dict[str, Any], builtins.list[int]]:
         if self._lost:
-            raise SystemFailure("the process that holds the containers has died: restart the engine")
+            await self._revived()
         loop = asyncio.get_running_loop()
         self._number += 1
         number = self._number
@@ -423,6 +431,13 @@ class Launcher:
         if "error" in answer:
             raise _as_error(answer["error"])
         return answer["ok"], received
+
+    async def _revived(self) -> None:
+        try:
+            async with asyncio.timeout(_REVIVAL_SECONDS if self.on_lost is not None else 0):
+                await self._up.wait()
+        except TimeoutError:
+            raise SystemFailure("the process that holds the containers has died: restart the engine") from None
 
     def _readable(self) -> None:
         while True:
@@ -460,6 +475,7 @@ class Launcher:
 
     def _disconnected(self) -> None:
         self._lost = True
+        self._up.clear()
         self._gone.set()
         asyncio.get_running_loop().remove_reader(self._socket.fileno())
         failure = SystemFailure("the process that holds the containers has died: restart the engine")
@@ -470,8 +486,8 @@ class Launcher:
         for future in self._pending.values():
             if not future.done():
                 future.set_exception(failure)
-        self._pending.clear()
-        self._waiting.clear()
+        for forgotten in (self._pending, self._waiting, self._exits, self._paused, self._groups):
+            forgotten.clear()
         if self.on_lost is not None and not self._ending:
             self.on_lost()
 
