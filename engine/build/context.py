@@ -37,6 +37,7 @@ from engine.build.trees import (
 from engine.errors import InvalidInput, SystemFailure
 from engine.images import tarstream
 from engine.images.compression import decompressed
+from engine.images.unpack import Limits
 
 MAX_ENTRIES = 750_000
 _AHEAD = 4 << 20
@@ -141,7 +142,7 @@ class _SpooledTree(Tree):
 
 
 def spool(
-    chunks: Iterable[bytes | memoryview], folder: Path, *, limit: int = 1 << 40, archive: bool = False
+    chunks: Iterable[bytes | memoryview], folder: Path, *, limit: int = Limits().bytes, archive: bool = False
 ) -> SpooledContext:
     """Reads an uncompressed tar whole; `limit` bytes of content at most. Raises InvalidInput.
 

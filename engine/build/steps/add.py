@@ -12,8 +12,10 @@ from engine.build.steps.copy import Source
 from engine.build.trees import FILE, FOLDER, Entry
 from engine.errors import InvalidInput
 from engine.images.compression import decompressed, sniff
+from engine.images.unpack import Limits
 
 _HEAD = 512
+_LIMITS = Limits()  # what a layer may cost, an archive may
 
 
 def unpacked(source: Source, scratch: Path) -> tuple[Source, SpooledContext] | None:
@@ -37,7 +39,8 @@ def unpacked(source: Source, scratch: Path) -> tuple[Source, SpooledContext] | N
         if not _is_header(bytes(first[:_HEAD])):
             return None
         file.seek(0)
-        content = spool(decompressed(cast(BinaryIO, file)), scratch, archive=True)
+        limit = min(_LIMITS.bytes, max(_LIMITS.ratio_floor, _LIMITS.ratio * source.picked.entry.size))
+        content = spool(decompressed(cast(BinaryIO, file)), scratch, archive=True, limit=limit)
     tree = content.tree()
     root = Picked("", "", Entry(FOLDER, 0o755, 0, 0, 0, 0))
     return Source(tree, root, unpacked=True, implied=content.implied), content

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import tarfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -414,8 +416,6 @@ async def test_progress(bench: Bench) -> None:
 
 
 async def test_archives_are_unpacked_by_add_alone(bench: Bench) -> None:
-    import tarfile
-
     bench.write(x__f="F")
     with tarfile.open(bench.context / "a.tar.gz", "w:gz") as tar:
         info = tar.gettarinfo(bench.context / "x/f", "inner/f")
@@ -427,3 +427,12 @@ async def test_archives_are_unpacked_by_add_alone(bench: Bench) -> None:
     assert (lower[2] / "to/inner/f").read_text() == "F"
     assert (lower[2] / "to/inner/f").stat().st_uid == 7
     assert (lower[1] / "raw/a.tar.gz").stat().st_size > 0
+
+
+async def test_an_archive_that_is_a_bomb_is_refused_unread(bench: Bench) -> None:
+    bench.write(bomb="")
+    info = tarfile.TarInfo("zeros")
+    info.size = 2 << 30
+    (bench.context / "bomb").write_bytes(gzip.compress(info.tobuf() + bytes(100_000)))
+    with pytest.raises(StepError, match="Dockerfile:2: ADD: the archive has more than 1073741824 bytes"):
+        await bench.build("FROM scratch\nADD bomb /\n")
