@@ -63,6 +63,9 @@ async def stop(
         done, _ = await asyncio.wait([ended], timeout=None if timeout < 0 else timeout)
         if not done:
             await _kill_hard(room, container, ended)
+    async with live.lock:
+        # Its ports and addresses are free again: whoever waited for that starts the next one now.
+        pass
     room.tell(container, "stop")
     return True
 

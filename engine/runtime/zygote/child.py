@@ -147,11 +147,13 @@ def become(sync: socket.socket, process: dict[str, Any], seccomp: str | None) ->
             if program:
                 libc.seccomp_load(program)
         stage = "exec"
+        if not process["args"]:
+            raise OSError(errno.EINVAL, "no command to execute")
         environment = dict(pair.partition("=")[::2] for pair in process.get("env", ()))
         path = find(process["args"][0], environment.get("PATH", ""))
         os.execve(path, process["args"], environment)  # noqa: S606
     except OSError as error:
-        error.filename = process["args"][0] if stage == "exec" else error.filename
+        error.filename = process["args"][0] if stage == "exec" and process["args"] else error.filename
         tell(sync, stage, error)
 
 

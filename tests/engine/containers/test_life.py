@@ -89,11 +89,12 @@ async def test_streams_and_their_log(rooms: Rooms) -> None:
 
 async def test_stop_sends_the_signal_and_waits(rooms: Rooms) -> None:
     made = await rooms.start("sh", "-c", "trap 'echo bye; exit 7' INT; echo ready; while :; do sleep 0.01; done",
-                             stop_signal="SIGINT")  # fmt: skip
+                             stop_signal="SIGINT", host=HostConfig())  # fmt: skip
     await eventually(lambda: b"ready" in log(rooms, made), "the trap")
     assert await rooms.containers.stop(made, timeout=30)
     state = rooms.get(made).state
     assert (state.status, state.exit_code) == ("exited", 7)
+    assert not rooms.get(made).network_settings.sandbox_key, "its ports are free for the next one"
     assert await rooms.said(made) == (b"ready\nbye\n", b"")
     assert not await rooms.containers.stop(made)
     assert heard(rooms, made) == ["create", "start", "kill", "die", "stop"]

@@ -128,6 +128,11 @@ async def test_what_cannot_be_executed_says_so(box: Box, args: tuple[str, ...], 
     assert failed.value.exit_code == code
 
 
+async def test_no_command_at_all(box: Box) -> None:
+    with pytest.raises(ExecFailed, match="no command to execute"):
+        await box.run(make_spec())
+
+
 async def test_limits_hold_and_an_oom_kill_is_seen(box: Box) -> None:
     resources = LinuxResources(memory=LinuxMemory(limit=16 << 20, swap=16 << 20), pids=LinuxPids(16))
     eats = "x=12345678; while true; do x=$x$x; done"
