@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import io
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,6 @@ from engine.registry.server import make_app, start
 from engine.registry.server.access import passwords, policy
 from engine.registry.server.access.accounts import Accounts, User
 from engine.registry.server.access.tokens import Signer
-from engine.registry.server.manage import main as manage
 from tests.engine.registry.conftest import Wire
 
 ANN, BOB, ROOT = (Auth(name, f"{name}-password") for name in ("ann", "bob", "root"))
@@ -451,28 +448,3 @@ def test_the_rules():
         ("root", User("", admin=True), "other/app", False, everything),
     ):
         assert policy.allowed(name, user, repository, public=public) == expected
-
-
-def test_managing_from_a_shell(tmp_path, monkeypatch, capsys):
-    def run(*words: str, typed: str = "") -> int:
-        monkeypatch.setattr("sys.stdin", io.StringIO(typed))
-        return manage(["--root", str(tmp_path), *words])
-
-    assert run("add", "ann", "--group", "team", "--group", "ops", "--admin", typed="ann-password\n") == 0
-    assert run("add", "bob", typed="bob-password\n") == 0
-    assert run("change", "ann", "--no-admin", "--group", "team") == 0
-    assert run("change", "bob", "--password", typed="other-password\n") == 0
-    assert run("list") == 0
-    assert capsys.readouterr().out == "ann\tteam\nbob\n"
-    assert run("add", "eve", typed="short\n") == 1
-    assert run("remove", "eve") == 1
-    assert "no such user: eve" in capsys.readouterr().err
-    assert run("remove", "bob") == 0
-    assert manage(["--root", str(tmp_path / "nowhere"), "list"]) == 1
-
-
-def test_the_command_runs(tmp_path):
-    words = [sys.executable, "-m", "engine.registry.server.manage", "--root", str(tmp_path), "add", "ann"]
-    done = subprocess.run(words, input="ann-password\n", capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert set(Accounts(tmp_path).users()) == {"ann"}
