@@ -52,11 +52,16 @@ class HealthMonitor:
         self._executions = executions
 
     def begin(self, container: Container) -> None:
-        """At a start, and at the engine's own start for what runs already."""
+        """At a start: nothing is known of how it is."""
+        container.state.health = None
+        self.resume(container)
+
+    def resume(self, container: Container) -> None:
+        """At the engine's own start: what runs already is as well as it was when it was asked last."""
         if not wanted(container.config.healthcheck):
             container.state.health = None
             return
-        if container.state.health is None or container.state.health.status == "unhealthy":
+        if container.state.health is None:
             container.state.health = Health()
         live = self._room.registry.live(container)
         live.cancel_health()

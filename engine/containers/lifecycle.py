@@ -114,7 +114,7 @@ class Containers:
                 _log.warning("containers get no user namespaces of their own, root in them is root here: %s", lack)
             self._user_namespaces = not lack
         self._room.upkeep.begin()
-        again = await restoring.reconcile(self._room, self._exits.ended, self._health.begin)
+        again = await restoring.reconcile(self._room, self._exits.ended, self._health.resume)
         ephemeral.sweep(self._room.config)
         await self.incoming.restore()
         self.outgoing.restore()

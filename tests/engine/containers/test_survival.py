@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from docker.errors import DockerException
@@ -108,6 +109,40 @@ def test_a_daemon_killed_under_busy_containers(daemon: Daemon, gate: Path) -> No
     known[busy[1].id].stop(timeout=0)
     known[busy[1].id].reload()
     assert known[busy[1].id].attrs["State"]["ExitCode"] == 137
+
+
+def test_policies_and_health_outlive_a_daemon(daemon: Daemon) -> None:
+    def state(container: Container) -> Any:
+        return daemon.client.api.inspect_container(str(container.id))
+
+    policies = {name: {"Name": name} for name in ("always", "unless-stopped")}
+    falls = {name: daemon.run("echo x; exit 1", name=name, restart_policy=policy) for name, policy in policies.items()}
+    gives_up = daemon.run("exit 3", restart_policy={"Name": "on-failure", "MaximumRetryCount": 2})
+    ill = daemon.run("sleep 1000", healthcheck={"test": ["CMD", "false"], "interval": 10_000_000, "retries": 2})
+    stopped = [daemon.run("exit 1", name=f"stopped-{name}", restart_policy=policy) for name, policy in policies.items()]
+    for container in stopped:
+        # Between two of its starts, or in one.
+        wait_for(lambda one=container: state(one)["RestartCount"] >= 2, "a few restarts")
+        container.stop(timeout=0)
+    wait_for(lambda: state(gives_up)["State"]["Status"] == "exited", "the last try")
+    wait_for(lambda: state(ill)["State"]["Health"]["Status"] == "unhealthy", "its illness")
+    wait_for(lambda: state(falls["always"])["State"]["Status"] == "restarting", "a pause between two starts")
+    daemon.kill()
+
+    before = {
+        name: (daemon.config.data_root / f"containers/{each.id}/{each.id}-json.log").read_bytes().count(b"\n")
+        for name, each in falls.items()
+    }
+    daemon.start()
+    assert (state(gives_up)["RestartCount"], state(gives_up)["State"]["Status"]) == (2, "exited")
+    assert state(gives_up)["State"]["ExitCode"] == 3
+    assert state(ill)["State"]["Health"]["Status"] == "unhealthy"
+    for name, container in falls.items():
+        wait_for(lambda one=container, least=before[name]: len(lines_of(one)) > least + 1, "more starts")
+    # A user's stop outlives the daemon for the one policy, and not for the other.
+    always, unless = (state(container)["State"] for container in stopped)
+    assert always["Status"] in ("running", "restarting")
+    assert unless["Status"] == "exited"
 
 
 def test_an_address_stays_served_while_the_daemon_is_dead(daemon: Daemon) -> None:
