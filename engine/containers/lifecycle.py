@@ -298,7 +298,8 @@ class Containers:
             container.restart_count = live.restarts_in_a_row = 0
             try:
                 await self._start_locked(container)
-            except EngineError:
+            except Exception:
+                # Whatever went wrong: clients wait for the removal.
                 if container.host_config.auto_remove:
                     self._spawn(self._remove_quietly(container))
                 raise

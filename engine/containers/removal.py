@@ -19,11 +19,11 @@ async def remove(room: Room, container: Container, *, force: bool, volumes: bool
     """Raises Conflict for one that runs, unless `force`."""
     live = room.registry.live(container)
     if container.state.running and not force:
-        what = "paused" if container.state.status == "paused" else "running"
-        raise Conflict(
-            f'cannot remove container "/{container.name}": container is {what}: '
-            "stop the container before removing or force remove"
-        )
+        status = container.state.status
+        remedy = ": stop the container before removing or force remove"
+        if status == "paused":
+            remedy = " and must be unpaused first"
+        raise Conflict(f'cannot remove container "/{container.name}": container is {status}{remedy}')
     if container.state.running:
         container.stopped_by_user = True
         await stopping.kill(room, container, live, "KILL")
