@@ -207,7 +207,12 @@ def open_checkout(folder: Path, settings: Settings, engine: str) -> Iterator[Che
         except BlockingIOError:
             raise CommandError(f"another `shipway run` is at work in {folder}: wait until it has ended") from None
         url = f"sqlite:///{place / 'runs.db'}"
-        with open_store(url, registry=settings.registry_url, secrets_folder=settings.secrets_folder) as store:
+        with open_store(
+            url,
+            registry=settings.registry_url,
+            log_size=settings.log_size,
+            secrets_folder=settings.secrets_folder,
+        ) as store:
             for dead in store.list_runs(states=(RunState.QUEUED, RunState.RUNNING), limit=500):
                 store.cancel(dead.id, reason="its process ended")
             _forget_artifacts(place / "work" / "artifacts", store)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from cli.api import Api
@@ -64,11 +66,18 @@ def run_show(run: int, as_json: bool) -> None:
                 format_duration(stage["duration"]) if stage["duration"] is not None else "",
                 len(stage["attempts"]),
                 stage["attempts"][-1]["worker"] if stage["attempts"] else "",
-                stage["reason"],
+                _why(stage),
             )
             for stage in state["stages"]
         ],
     )
+
+
+def _why(stage: dict[str, Any]) -> str:
+    """Why it failed or waits; else by whose leave it went on."""
+    if stage["reason"] or not stage["approved"]:
+        return str(stage["reason"])
+    return f"approved by {stage['approver']}" if stage["approver"] else "approved"
 
 
 @click.command()

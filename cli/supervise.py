@@ -14,6 +14,8 @@ from pathlib import Path
 from cli.errors import CommandError
 
 _PR_SET_PDEATHSIG = 1
+_LARGE_LOG = 8 << 20
+"""Bytes from which a part begins a new log; the old one stays as `.old` until the next time."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -109,6 +111,8 @@ class Supervisor:
 
 def _spawn(part: Part) -> subprocess.Popen[bytes]:
     part.log.parent.mkdir(parents=True, exist_ok=True)
+    if part.log.exists() and part.log.stat().st_size > _LARGE_LOG:
+        part.log.replace(part.log.with_name(part.log.name + ".old"))
     with part.log.open("ab") as log:
         return subprocess.Popen(
             part.argv,

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from pipeline.errors import SettingsError
-from pipeline.values import Duration, Labels, did_you_mean
+from pipeline.values import Duration, Labels, Size, did_you_mean
 
 DEFAULT_FILE = Path("/etc/shipway/config.yaml")
 _PREFIX = "SHIPWAY_"
@@ -69,6 +69,14 @@ class Settings(BaseModel):
     repositories: dict[str, Repository] = Field(default_factory=dict)
     lease_seconds: Duration = 10.0
     sweep_seconds: Duration = 1.0
+    log_size: Size = Field(default=64 << 20, ge=1 << 20)
+    """Bytes that are kept of one attempt's log: its head and its tail."""
+    artifacts_keep: Duration = 14 * 86400.0
+    """For how long a worker keeps what its stages collected; the oldest also go when there are too many."""
+    artifacts_most: int = Field(default=500, ge=1)
+    """Of how many attempts a worker keeps artifacts."""
+    artifacts_size: Size = 20 << 30
+    """Bytes of a worker's artifacts together."""
     secrets_dir: Path | None = None
     """A file a secret, named as the pipeline names it. None: `secrets` in the data folder."""
 

@@ -38,6 +38,9 @@ class StageView(Frozen):
     allow_failure: bool = False
     reason: str = ""
     """Why it failed, was skipped or waits: one line."""
+    approved: bool = False
+    approver: str = ""
+    """Who approved it, as they said."""
     started: float | None = None
     finished: float | None = None
     duration: float | None = None

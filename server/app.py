@@ -57,6 +57,7 @@ def create_app(settings: Settings, dispatcher: Dispatcher) -> Starlette:
             settings.database,
             lease_seconds=settings.lease_seconds,
             registry=settings.registry_url,
+            log_size=settings.log_size,
             secrets_folder=settings.secrets_folder,
         )
         app.state.store = store

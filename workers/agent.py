@@ -25,6 +25,8 @@ from workers.client import HttpStageClient
 from workers.engine import connect
 from workers.executors.base import ATTEMPT_LABEL, StageFailed
 from workers.exposition import Door
+from workers.keeping import Keeping
+from workers.keeping import sweep as keep_artifacts
 from workers.place import broker_url, metrics_folder, ready_file, traffic_of, work_folder
 from workers.runner import Runner
 from workers.steps import Steps
@@ -68,7 +70,6 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stopping.set())
         ready_file(self._settings).unlink(missing_ok=True)
-        self._runner.workspaces.sweep()
         self._door.start()
         threads = [
             threading.Thread(target=loop, name=loop.__name__, daemon=True)
@@ -191,7 +192,12 @@ class Agent:
             self._stopping.wait(1.0)
 
     def _sweep_loop(self) -> None:
+        settings = self._settings
+        keeping = Keeping(settings.artifacts_keep, settings.artifacts_most, settings.artifacts_size)
+
         def look() -> None:
+            self._runner.workspaces.sweep()
+            keep_artifacts(self._runner.artifacts, keeping)
             with suppress(StageFailed):
                 sweep(self._runner.engine())
 

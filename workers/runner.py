@@ -56,6 +56,7 @@ class Runner:
         self.worker = worker
         self.data = data
         self.workspaces = Workspaces(data / "workspaces")
+        self.artifacts = data / "artifacts"
         self.records = Records(data / "services")
         self.traffic = traffic
         self._engine_url = engine_url
@@ -113,7 +114,7 @@ class Runner:
                     lease=lease,
                     log=shipper,
                     workspaces=self.workspaces,
-                    artifacts=self.data / "artifacts",
+                    artifacts=self.artifacts,
                     worker=self.worker,
                     inline_step=self.step if self._inline else None,
                 )

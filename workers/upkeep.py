@@ -18,7 +18,8 @@ from deploy.replicas import Found, Replicas
 from deploy.traffic.base import Route, Traffic, TrafficError
 from pipeline.protocol import Replica, ReplicaState
 from workers.engine import discard
-from workers.executors.base import OWNER_LABEL, owner_lives
+from workers.executors.base import OWNER_LABEL
+from workers.process import owner_lives
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from pipeline.errors import SourceError
 from pipeline.protocol import GitSource
 from pipeline.source.git import checkout
+from workers.process import owner, owner_lives
 
 MAX_BYTES = 4 << 30
 
@@ -31,7 +32,7 @@ class Workspaces:
             yield inside(Path("/"), source.path)
             return
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-{attempt}-", dir=self._root))
+        folder = Path(tempfile.mkdtemp(prefix=f"{owner()}-{attempt}-", dir=self._root))
         try:
             files = folder / "source"
             checkout(source.url, source.sha, files, ref=source.ref, token=source.token)
@@ -43,8 +44,7 @@ class Workspaces:
     def sweep(self) -> None:
         """Removes the folders of processes that are gone."""
         for folder in self._root.glob("*-*"):
-            pid = folder.name.partition("-")[0]
-            if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            if not owner_lives(folder.name.partition("-")[0]):
                 shutil.rmtree(folder, ignore_errors=True)
 
 

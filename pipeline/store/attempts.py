@@ -1,22 +1,21 @@
-"""Attempts: claimed, held by a lease, ended; and the lines that they say."""
+"""Attempts: claimed, held by a lease, ended."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, select, update
 
-from pipeline.errors import LeaseLost, NotFound
+from pipeline.errors import LeaseLost
 from pipeline.plan.expressions import ExpressionError, Reference, Value, substitute, unescape
 from pipeline.plan.models import PlannedStage
-from pipeline.protocol import Claim, GitSource, LeaseState, LogLine, Outcome, Renewal, Result, RunInfo
+from pipeline.protocol import Claim, GitSource, LeaseState, Outcome, Renewal, Result, RunInfo
 from pipeline.run.retries import tries_again
 from pipeline.run.states import RUN_ENDED, STAGE_CLAIMABLE, AttemptState, RunState
 from pipeline.run.transitions import AttemptEvent, StageEvent
-from pipeline.secrets import MissingSecret, mask, names_of
+from pipeline.secrets import MissingSecret, names_of
 from pipeline.store import tables as t
 from pipeline.store.context import (
     Context,
@@ -31,7 +30,6 @@ from pipeline.store.rows import AnyRow, one, planned_of
 from pipeline.store.runs import advance, first_failure, outputs_by_stage
 from pipeline.triggers.event import Event
 from pipeline.values import matches_labels
-from pipeline.views import StoredLine
 
 LABEL = "shipway."
 
@@ -232,53 +230,3 @@ def again(connection: Connection, stage: AnyRow, now: float, **values: object) -
     """The stage is ready once more, with a new attempt."""
     move_stage(connection, stage, StageEvent.AGAIN, **values)
     queue_attempt(connection, stage, now)
-
-
-def append_logs(connection: Connection, context: Context, attempt: str, token: str, lines: Sequence[LogLine]) -> None:
-    row = held_attempt(connection, attempt, token)
-    if not lines:
-        return
-    planned = planned_of(stage_of(connection, row))
-    names = names_of(planned.secrets, planned.spec)
-    values = context.secrets.known(names) if names else []
-    rows = [
-        {
-            "attempt": attempt,
-            "seq": line.seq,
-            "stream": line.stream,
-            "time": line.time,
-            "text": mask(line.text, values),
-        }
-        for line in lines
-    ]
-    if connection.dialect.name == "postgresql":
-        connection.execute(postgresql.insert(t.logs).on_conflict_do_nothing(), rows)
-    elif connection.dialect.name == "sqlite":
-        connection.execute(sqlite.insert(t.logs).on_conflict_do_nothing(), rows)
-    else:
-        connection.execute(insert(t.logs), rows)
-
-
-def read_logs(
-    connection: Connection,
-    run: int,
-    stage: str,
-    *,
-    attempt: int | None,
-    after: int,
-    limit: int,
-    tail: int | None,
-) -> list[StoredLine]:
-    row = connection.execute(select(t.stages).where(t.stages.c.run_id == run, t.stages.c.name == stage)).first()
-    if row is None:
-        raise NotFound(f'there is no stage "{stage}" in run {run}')
-    of_stage = select(t.attempts.c.id).where(t.attempts.c.run_id == run, t.attempts.c.position == row.position)
-    if attempt is not None:
-        of_stage = of_stage.where(t.attempts.c.number == attempt)
-    query = select(t.logs).where(t.logs.c.attempt.in_(of_stage), t.logs.c.id > after)
-    if tail is not None:
-        query = query.order_by(t.logs.c.id.desc()).limit(min(tail, limit))
-        found = list(connection.execute(query))[::-1]
-    else:
-        found = list(connection.execute(query.order_by(t.logs.c.id).limit(limit)))
-    return [StoredLine(id=r.id, attempt=r.attempt, seq=r.seq, stream=r.stream, time=r.time, text=r.text) for r in found]

@@ -19,12 +19,16 @@ from pipeline.store import tables as t
 from pipeline.store.rows import AnyRow, host_of
 from pipeline.values import matches_labels
 
+LOG_SIZE = 64 << 20
+
 
 @dataclass(frozen=True)
 class Context:
     lease_seconds: float = 10.0
     heartbeat_seconds: float = 2.0
     registry: str = ""
+    log_size: int = LOG_SIZE
+    """Bytes that are kept of one attempt's log."""
     secrets: SecretFolder = field(default_factory=lambda: SecretFolder(None))
     clock: Callable[[], float] = time.time
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 _REMEDY = "write sqlite:////path/file.db, or postgresql://user@host/name"
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision in `migrations/versions`."""
 _WRITER = 0x5348_4950
 """Key of the advisory lock that makes PostgreSQL's writers take turns, as SQLite's do."""

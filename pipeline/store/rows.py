@@ -100,6 +100,8 @@ def stage_view(row: AnyRow, attempts: Sequence[AnyRow], now: float) -> StageView
         matrix=planned.matrix,
         allow_failure=planned.allow_failure,
         reason=row.reason,
+        approved=row.approved,
+        approver=row.approver,
         started=row.started,
         finished=row.finished,
         duration=_duration(row.started, row.finished, now),

@@ -327,7 +327,7 @@ def retry(connection: Connection, context: Context, run: int, from_stage: str | 
     for stage in stages:
         if stage.name in reopened:
             move_stage(
-                connection, stage, StageEvent.REOPEN, reason="", outputs="", worker=None, approved=False,
+                connection, stage, StageEvent.REOPEN, reason="", outputs="", worker=None, approved=False, approver="",
                 failures=0, losses=0, epoch=stage.epoch + 1, started=None, finished=None,
             )  # fmt: skip
     connection.execute(
@@ -347,7 +347,7 @@ def approve(connection: Connection, context: Context, run: int, name: str, who: 
     if stage.state != StageState.WAITING:
         raise Conflict(f"stage {name} of run {run} does not wait for approval: it is {stage.state}")
     reason = f"approved by {who}" if who else "approved"
-    move_stage(connection, stage, StageEvent.APPROVE, approved=True, reason=reason)
+    move_stage(connection, stage, StageEvent.APPROVE, approved=True, approver=who[:200], reason=reason)
     advance(connection, context, run)
 
 

@@ -30,12 +30,12 @@ from pipeline.protocol import (
     WorkerInfo,
 )
 from pipeline.secrets import SecretFolder
-from pipeline.store import attempts, releases, runs, workers
+from pipeline.store import attempts, logs, releases, runs, workers
 from pipeline.store import figures as counting
 from pipeline.store import schedules as scheduling
 from pipeline.store import sweep as sweeping
 from pipeline.store import tables as t
-from pipeline.store.context import Context, known_hosts
+from pipeline.store.context import LOG_SIZE, Context, known_hosts
 from pipeline.store.database import Database
 from pipeline.store.figures import Figures
 from pipeline.store.rows import one
@@ -179,7 +179,7 @@ class Store:
 
     def append_logs(self, attempt: str, token: str, lines: Sequence[LogLine]) -> None:
         with self._database.write() as connection:
-            attempts.append_logs(connection, self._context, attempt, token, lines)
+            logs.append(connection, self._context, attempt, token, lines)
 
     def finish(self, attempt: str, token: str, outcome: Outcome) -> int:
         """The id of its run: `advance` it."""
@@ -200,7 +200,7 @@ class Store:
     ) -> list[StoredLine]:
         """Lines of a stage's attempts (all of them, or the one of that number) in order, after an id."""
         with self._database.read() as connection:
-            return attempts.read_logs(connection, run, stage, attempt=attempt, after=after, limit=limit, tail=tail)
+            return logs.read(connection, run, stage, attempt=attempt, after=after, limit=limit, tail=tail)
 
     def sweep(self) -> Swept:
         """Fences leases that ran out, ends deadlines, makes events of schedules, and finds hints to send (again)."""
@@ -304,6 +304,7 @@ def open_store(
     lease_seconds: float = 10.0,
     heartbeat_seconds: float = 2.0,
     registry: str = "",
+    log_size: int = LOG_SIZE,
     secrets_folder: Path | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Store:
@@ -321,6 +322,7 @@ def open_store(
         lease_seconds=lease_seconds,
         heartbeat_seconds=heartbeat_seconds,
         registry=registry,
+        log_size=log_size,
         secrets=SecretFolder(secrets_folder),
         clock=clock,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     Double,
@@ -127,6 +128,7 @@ stages = Table(
     Column("worker", String(64), nullable=True),
     Column("lock", String(128), nullable=True),
     Column("approved", Boolean, nullable=False, default=False),
+    Column("approver", AnyText, nullable=False, default="", server_default=""),
     Column("attempts", Integer, nullable=False, default=0),
     Column("failures", Integer, nullable=False, default=0),
     Column("losses", Integer, nullable=False, default=0),
@@ -158,6 +160,10 @@ attempts = Table(
     _text("error"),
     Column("exit_code", Integer, nullable=True),
     _text("timings"),
+    Column("log_size", BigInteger, nullable=False, default=0, server_default="0"),
+    Column("log_cut_from", Integer, nullable=True),
+    Column("log_cut_to", Integer, nullable=True),
+    Column("log_cut_size", BigInteger, nullable=False, default=0, server_default="0"),
     UniqueConstraint("run_id", "position", "number"),
     Index(None, "state"),
 )

@@ -47,6 +47,17 @@ def test_a_part_is_ready_before_start_returns_and_gone_after_stop(tmp_path: Path
     assert not alive(pid)
 
 
+def test_a_large_log_is_begun_anew(tmp_path: Path) -> None:
+    part = make_part(tmp_path, "raise SystemExit('short')", lambda: False)
+    part.log.parent.mkdir()
+    with part.log.open("wb") as log:
+        log.truncate(9 << 20)
+    with pytest.raises(PartFailedError):
+        Supervisor(print).start(part)
+    assert part.log.read_text().strip() == "short"
+    assert part.log.with_name("clock.log.old").stat().st_size == 9 << 20
+
+
 def test_a_part_that_ends_at_its_start_is_named_with_its_last_words(tmp_path: Path) -> None:
     supervisor = Supervisor(print)
     part = make_part(tmp_path, "raise SystemExit('no clock on this wall')", lambda: False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+from pathlib import Path
 
 from pipeline.plan.models import ContainerSpec
 from pipeline.protocol import Artifact
@@ -14,11 +15,11 @@ MAX_BYTES = 1 << 30
 _MAX_FILES = 1000
 
 
-def collect(work: Work, spec: ContainerSpec, container: str) -> tuple[Artifact, ...]:
-    """Each path or folder that the globs find, as a tar archive. What is not there is only said."""
+def collect(work: Work, spec: ContainerSpec, container: str, folder: Path) -> tuple[Artifact, ...]:
+    """Each path or folder that the globs find, as a tar archive in `folder`. What is not there is only said."""
     with work.phase("artifacts"), explained("artifacts"):
         found = _find(work, spec, container)
-        return tuple(_copy(work, container, path) for path in found)
+        return tuple(_copy(work, container, path, folder) for path in found)
 
 
 def _find(work: Work, spec: ContainerSpec, container: str) -> list[str]:
@@ -44,11 +45,9 @@ def _quoted(pattern: str) -> str:
     return "".join(char if char in "*?[]" else shlex.quote(char) for char in pattern)
 
 
-def _copy(work: Work, container: str, path: str) -> Artifact:
+def _copy(work: Work, container: str, path: str, folder: Path) -> Artifact:
     chunks, _ = work.engine.api.get_archive(container, path)
     name = path.rstrip("/").rpartition("/")[2]
-    folder = work.artifacts / work.claim.attempt
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     place = folder / f"{hashlib.sha256(path.encode()).hexdigest()[:8]}-{name[:100]}.tar"
     digest = hashlib.sha256()
     size = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from deploy.releases import STAGE_LABELS
 from pipeline.protocol import Claim, Outputs, Phase, StageClient
 from workers.leases import Lease
 from workers.logship import LogShipper
+from workers.process import owner
 from workers.workspace import Workspaces
 
 ATTEMPT_LABEL, OWNER_LABEL = STAGE_LABELS
@@ -70,24 +70,3 @@ class Work:
     def name(self, what: str = "") -> str:
         """A container's or network's name that no other attempt has."""
         return "-".join(part for part in ("shipway", self.claim.attempt, what) if part)
-
-
-def owner(pid: int | None = None) -> str:
-    """This process, told apart from a later one of the same number by its start time."""
-    pid = os.getpid() if pid is None else pid
-    return f"{pid}:{_start_time(pid)}"
-
-
-def owner_lives(word: str) -> bool:
-    pid, _, started = word.partition(":")
-    if not pid.isdigit():
-        return False
-    return _start_time(int(pid)) == started
-
-
-def _start_time(pid: int) -> str:
-    """Clock ticks since boot, field 22 of proc(5) stat; '' when there is no such process."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""

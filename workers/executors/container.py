@@ -7,7 +7,6 @@ command, environment and user.
 
 from __future__ import annotations
 
-import io
 import json
 import tarfile
 from contextlib import ExitStack
@@ -20,11 +19,13 @@ from urllib3.exceptions import HTTPError
 
 from deploy.releases import STAGE_LABELS
 from pipeline.plan.models import ContainerSpec
-from pipeline.protocol import Outputs
+from pipeline.protocol import Artifact, Outputs
 from workers.engine import discard, ensure_image, explained, kill
 from workers.engine import execute as execute_in
 from workers.executors import artifacts, sides
 from workers.executors.base import StageFailed, Work
+from workers.keeping import held
+from workers.tarstream import stream
 
 _PIDS = 4096
 """Processes and threads, when the stage names no limit."""
@@ -51,7 +52,7 @@ def execute(work: Work) -> Outputs:
             work.engine.api.start(container)
         code = _run(work, spec, container)
         work.lease.check()
-        outputs = _keep(work, spec, container, image)
+        outputs = _keep(work, spec, container, image, stack)
         if code:
             raise StageFailed(_ending(work, container, code), exit_code=code, outputs=outputs)
     return outputs
@@ -81,11 +82,8 @@ def _create(work: Work, spec: ContainerSpec, image: Any, network: str | None) ->
 def _put_source(work: Work, container: str, target: str) -> None:
     """A copy of the checkout at the path; parents are made."""
     with work.phase("checkout"), work.workspaces.open(work.claim.attempt, work.claim.source) as files:
-        archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            tar.add(files, arcname=target.strip("/") or ".", filter=_as_root)
-        archive.seek(0)
-        work.engine.api.put_archive(container, "/", archive.getbuffer())
+        archive = stream(files, target.strip("/") or ".", _as_root, work.lease.check)
+        work.engine.api.put_archive(container, "/", archive)
 
 
 def _as_root(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
@@ -122,9 +120,12 @@ def _run(work: Work, spec: ContainerSpec, container: str) -> int:
     return code
 
 
-def _keep(work: Work, spec: ContainerSpec, container: str, image: Any) -> Outputs:
+def _keep(work: Work, spec: ContainerSpec, container: str, image: Any, stack: ExitStack) -> Outputs:
     """What outlives the container."""
-    kept = artifacts.collect(work, spec, container) if spec.artifacts else ()
+    kept: tuple[Artifact, ...] = ()
+    if spec.artifacts:
+        folder = stack.enter_context(held(work.artifacts / work.claim.attempt))
+        kept = artifacts.collect(work, spec, container, folder)
     if not spec.snapshot:
         return Outputs(artifacts=kept)
     with work.phase("snapshot"), explained("snapshot"):

@@ -369,14 +369,16 @@ def test_a_stage_waits_for_approval(line: Line) -> None:
         line.store.approve(run, "liv")
     line.do(run, "live")
     assert line.run(run).state == "passed"
+    assert (line.stage(run, "live").approved, line.stage(run, "live").approver) == (True, "Ada")
 
 
 def test_a_retry_asks_for_approval_again(line: Line) -> None:
     run = line.begin(stage("live", approval=True))
-    line.store.approve(run, "live")
+    line.store.approve(run, "live", who="Ada")
     line.do(run, "live", FAILED)
     line.store.retry(run)
     assert line.states(run) == {"live": "waiting"}
+    assert line.stage(run, "live").approver == ""
 
 
 # Groups and locks

@@ -136,7 +136,9 @@ def test_a_stage_that_waits_for_approval_goes_on_by_somebodys_word(server: Runni
     wait_for(lambda: _stage(server, run.id, "production")["state"] == StageState.WAITING, "the waiting")
     answer = server.post(f"/api/v1/runs/{run.id}/stages/production/approve", {"who": "ada"})
     assert answer.status_code == 202
-    assert _stage(server, run.id, "production")["state"] == "dispatched"
+    stage = _stage(server, run.id, "production")
+    assert (stage["state"], stage["approved"], stage["approver"]) == ("dispatched", True, "ada")
+    assert "approved by ada" in server.get(f"/runs/{run.id}?stage=production").text
 
 
 def _stage(server: Running, run: int, name: str) -> Any:
