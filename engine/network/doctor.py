@@ -21,7 +21,9 @@ def _forwarding(config: EngineConfig) -> list[Finding]:
         blocked = hindrances(config, with_ipv6=True)
     except NetlinkError as error:
         return [Finding("forwarding", True, f"not looked at, only root sees rules ({error})", required=False)]
-    return blocked or [Finding("forwarding", True, "no rule of others drops what containers send", required=False)]
+    legacy = "; rules of iptables-legacy are not looked at" if hostrules.has_legacy() else ""
+    free = f"no rule of others drops what containers send{legacy}"
+    return blocked or [Finding("forwarding", True, free, required=False)]
 
 
 def hindrances(config: EngineConfig, *, with_ipv6: bool) -> list[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from engine.network import nft
 from engine.network.netlink import NETFILTER, Netlink, attributes
@@ -34,6 +35,14 @@ class Wall:
             return [f"{command} -I {chain} {way} {bridges}+ -j ACCEPT" for way in ("-i", "-o")]
         rule = f"nft insert rule {self.family} {self.table} {self.chain}"
         return [f"{rule} {way} '\"{bridges}*\"' accept" for way in ("iifname", "oifname")]
+
+
+def has_legacy() -> bool:
+    """Whether there are rules of the kernel's older packet filter, which nf_tables does not show."""
+    try:
+        return "filter" in Path("/proc/net/ip_tables_names").read_text().split()
+    except OSError:
+        return False
 
 
 def walls(bridges: str, own_table: str) -> list[Wall]:

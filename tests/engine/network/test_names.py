@@ -203,7 +203,7 @@ async def test_what_no_container_is_called_is_asked_of_others(
     config: EngineConfig, namespaces: Namespaces, outside: Namespace
 ) -> None:
     one, two = namespaces(), namespaces()
-    async with engine(config, "not-an-address", "203.0.113.99", OUTSIDE) as networks:
+    async with engine(config, "not-an-address", "127.0.0.1", OUTSIDE) as networks:
         await networks.create("app")
         await networks.attach("app", ONE, one.path, aliases=["db"])
         await networks.create("inner", internal=True)
