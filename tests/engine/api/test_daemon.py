@@ -23,6 +23,7 @@ from engine.errors import Conflict, InvalidInput
 from scripts.baseimages import busybox_root
 from tests.deploy.registries import free_port
 from tests.engine.api.wire import Wire, frames
+from tests.engine.certificates import make_certificates
 from tests.engine.containers.daemon import ROOT, Daemon, lines_of, running, wait_for
 from tests.leftovers import Leftovers
 
@@ -147,19 +148,7 @@ def test_sockets_of_a_service_manager(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def certificates(tmp_path: Path) -> Path:
-    """A folder with ca.pem and, for `server` and `client`, NAME.pem and NAME-key.pem."""
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=tmp_path, check=True, capture_output=True)
-
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl("req", "-x509", *key, "-keyout", "ca-key.pem", "-out", "ca.pem", "-subj", "/CN=ca")
-    for name in ("server", "client"):
-        (tmp_path / "extensions").write_text(f"subjectAltName=IP:127.0.0.1\nextendedKeyUsage={name}Auth\n")
-        openssl("req", *key, "-keyout", f"{name}-key.pem", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        authority = ("-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial", "-extfile", "extensions")
-        openssl("x509", "-req", "-in", f"{name}.csr", *authority, "-out", f"{name}.pem")
-    return tmp_path
+    return make_certificates(tmp_path)
 
 
 class _TlsWire(Wire):

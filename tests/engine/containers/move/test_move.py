@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ import pytest
 from docker.errors import APIError
 from docker.types import EndpointConfig, Mount
 
+from tests.engine.certificates import make_certificates
 from tests.engine.containers.daemon import Daemon, lines_of, running, wait_for
 from tests.engine.containers.move.pair import COUNT, MoveFailed, Pair, holdings, status, wired
 
@@ -252,6 +255,42 @@ def test_an_engine_that_is_none(pair: Pair) -> None:
         with pytest.raises(MoveFailed, match=word):
             pair.move("web", host)
     assert status(pair.here, "web") == "running"
+
+
+@pytest.fixture
+def secure(tmp_path: Path) -> Iterator[tuple[Daemon, str, Wish]]:
+    """An engine that lets in only who has a certificate; its address, and that certificate."""
+    files = make_certificates(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    names = {"Authority": "ca.pem", "Certificate": "client.pem", "Key": "client-key.pem"}
+    daemon = Daemon()
+    try:
+        daemon.start(
+            *("--host", address, "--tlsverify", "--tlscacert", str(files / "ca.pem")),
+            *("--tlscert", str(files / "server.pem"), "--tlskey", str(files / "server-key.pem")),
+        )
+        yield daemon, address, {name: (files / file).read_text() for name, file in names.items()}
+        for container in daemon.client.containers.list(all=True):
+            container.remove(force=True)
+        daemon.stop()
+    finally:
+        if daemon.process.poll() is None:
+            daemon.kill()
+        shutil.rmtree(daemon.place)
+
+
+def test_over_tls_and_with_every_layer(pair: Pair, secure: tuple[Daemon, str, Wish]) -> None:
+    there, address, certificate = secure
+    pair.here.run(IDLE, name="web")
+    with pytest.raises(MoveFailed, match=r"TLS failed|can't be reached|went away"):
+        pair.move("web", address, Tls={**certificate, "Certificate": "", "Key": ""})
+    with pytest.raises(MoveFailed, match="no usable certificate"):
+        pair.move("web", address, Tls={**certificate, "Key": "none"})
+    assert status(pair.here, "web") == "running"
+    pair.move("web", address, Tls=certificate)
+    assert (status(pair.here, "web"), status(there, "web")) == ("", "running")
+    assert there.client.images.get("busybox:1.35").tags == ["busybox:1.35"]
 
 
 @pytest.fixture
