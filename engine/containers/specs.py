@@ -256,8 +256,10 @@ def _mounts(host_config: HostConfig, points: Sequence[MountPoint], around: Surro
     ]
     if host_config.ipc_mode != "none":
         wanted.append(_shm(host_config, around.sharing))
+    # Of a root that is read-only they are, too, as in Docker.
+    only_read = ["ro"] if host_config.readonly_rootfs else []
     files = [
-        _bind(destination, source)
+        _bind(destination, source, *only_read)
         for destination, source in (
             ("/etc/resolv.conf", around.resolv),
             ("/etc/hostname", around.hostname_file),

@@ -107,9 +107,13 @@ def enter(spec: dict[str, Any], trees: list[int], become_root: Callable[[], None
     if not any(os.path.normpath(mount["destination"]) == "/dev" for mount in binds):
         # A folder of the host's stays as it is.
         _devices(root_fd, spec)
+    before = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     os.fchdir(root_fd)
     os.close(root_fd)
     libc.pivot_root(".", ".")
+    # Not by the name ".", which is the new root until then: binds that are shared with the host stay so.
+    os.fchdir(before)
+    os.close(before)
     libc.mount(None, ".", None, libc.MS_SLAVE | libc.MS_REC)
     libc.umount(".", libc.MNT_DETACH)
     os.chdir("/")

@@ -298,6 +298,21 @@ async def test_a_bind_of_what_holds_a_pinned_mount_namespace(rooms: Rooms, tmp_p
         await asyncio.to_thread(_run, "umount", "-R", str(pin.parent))
 
 
+async def test_a_shared_bind_carries_mounts_both_ways(rooms: Rooms, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    (shared / "inner").mkdir(parents=True)
+    await asyncio.to_thread(_run, "mount", "--make-private", "-t", "tmpfs", "tmpfs", str(shared))
+    try:
+        await asyncio.to_thread(_run, "mount", "--make-shared", str(shared))
+        (shared / "inner").mkdir()
+        binds = host(Binds=[f"{shared}:/m:shared"], Privileged=True)
+        code, _, err = await rooms.run("mount", "-t", "tmpfs", "tmpfs", "/m/inner", host=binds)
+        assert code.code == 0, err
+        assert os.path.ismount(shared / "inner")
+    finally:
+        await asyncio.to_thread(_run, "umount", "-R", str(shared))
+
+
 def _run(*words: str) -> None:
     subprocess.run(words, check=True)
 
@@ -308,6 +323,12 @@ async def test_a_volume_over_what_is_mounted_anyway(rooms: Rooms) -> None:
     )
     assert seen.startswith("me\n")
     assert int(seen.split()[1]) > 0
+
+
+async def test_a_read_only_root_has_nothing_that_can_be_written(rooms: Rooms) -> None:
+    files = "/file /etc/hosts /etc/resolv.conf /etc/hostname"
+    _, _, err = await rooms.run("touch", *files.split(), host=host(ReadonlyRootfs=True))
+    assert err.count("Read-only file system") == 4
 
 
 async def test_an_empty_volume_is_filled_by_the_next_new_container(rooms: Rooms) -> None:

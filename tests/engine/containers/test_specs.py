@@ -108,7 +108,15 @@ def test_configurations(config: dict[str, Any], expected: dict[str, Any]) -> Non
 
 CAP_SETS = [f"process.capabilities.{name}" for name in ("bounding", "effective", "permitted")]
 HOSTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
-    ("read-only root", {"ReadonlyRootfs": True}, {"root.readonly": True}),
+    (
+        "read-only root",
+        {"ReadonlyRootfs": True},
+        {
+            "root.readonly": True,
+            "mounts-": DEFAULT["mounts"][-3:],
+            "mounts+": [mount | {"options": [*mount["options"], "ro"]} for mount in DEFAULT["mounts"][-3:]],
+        },
+    ),
     ("one capability more", {"CapAdd": ["SYS_TIME"]}, {f"{name}+": ["CAP_SYS_TIME"] for name in CAP_SETS}),
     ("no capabilities", {"CapDrop": ["ALL"]}, dict.fromkeys(CAP_SETS)),
     ("no new privileges", {"SecurityOpt": ["no-new-privileges"]}, {"process.noNewPrivileges": True}),
