@@ -58,6 +58,7 @@ def make_app(
     app[STATE] = State(storage, members, Metrics(), limits or Limits())
     if upkeep is not None and upkeep.every > 0:
         app.cleanup_ctx.append(_keeping_house(upkeep))
+    app.on_response_prepare.append(_name_version)
     app.on_cleanup.append(_close)
     add_routes(app)
     return app
@@ -127,9 +128,13 @@ async def _healthy(request: web.Request) -> web.Response:
     return web.Response(text="ok\n")
 
 
+async def _name_version(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_API_VERSION)
+
+
 @web.middleware
 async def _observe(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """Turns refusals into the spec's JSON, adds the version header, counts."""
+    """Turns refusals into the spec's JSON, and counts."""
     began = time.perf_counter()
     response: web.StreamResponse
     try:
@@ -147,7 +152,6 @@ async def _observe(request: web.Request, handler: _Handler) -> web.StreamRespons
     except OSError as error:
         log.exception("%s %s failed", request.method, request.path)
         response = errors.RegistryError(507, "UNKNOWN", f"the registry's disk failed: {error.strerror}").response()
-    response.headers.update(_API_VERSION)
     if not request.content.is_eof():
         # A refusal while the body is still coming: reading the rest of a large blob would help nobody.
         response.force_close()

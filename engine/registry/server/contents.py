@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 from aiohttp import ETag, web
 from prometheus_client import Counter
 
 from engine.registry.server import errors
+
+log = logging.getLogger(__name__)
 
 _SMALL = 64 << 10
 """Bytes up to which a file goes out together with its headers."""
@@ -45,12 +49,27 @@ async def send(
             return web.Response(status=status, headers=said, body=os.pread(file.fileno(), end - start, start))
         response = web.StreamResponse(status=status, headers=said)
         await response.prepare(request)
-        if request.transport is None:
-            raise ConnectionResetError("the client has gone")
-        # With TLS, where the kernel can't, asyncio itself reads and writes.
-        await asyncio.get_running_loop().sendfile(request.transport, file, start, end - start)
+        try:
+            await _move(request, file, start, end - start)
+        except OSError as error:
+            # Too late for another answer: a client that is still there sees that this one ends too early.
+            if not isinstance(error, ConnectionError):
+                log.error("%s can't be read: %s", path, error.strerror)
+            if request.transport is not None:
+                request.transport.abort()
+            return response
         await response.write_eof()
         return response
+
+
+async def _move(request: web.Request, file: IO[bytes], start: int, count: int) -> None:
+    if request.transport is None:
+        raise ConnectionResetError
+    try:
+        # With TLS, where the kernel can't, asyncio itself reads and writes.
+        await asyncio.get_running_loop().sendfile(request.transport, file, start, count)
+    except RuntimeError as error:  # what asyncio calls a connection that is closing
+        raise ConnectionResetError from error
 
 
 def _names(asked: tuple[ETag, ...] | None, digest: str) -> bool:

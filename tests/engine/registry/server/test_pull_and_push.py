@@ -52,6 +52,19 @@ async def test_a_blob_comes_back_whole_and_in_part(ours):
         assert answer.headers["Content-Range"] == "bytes */3000000"
 
 
+async def test_a_client_that_goes_away_in_the_middle(ours, caplog):
+    data = os.urandom(20_000_000)
+    digest = await ours.put_blob("app", data)
+    for _ in range(5):
+        async with ours.http.get(f"{ours.url}/v2/app/blobs/{digest}") as answer:
+            assert answer.headers["Docker-Distribution-API-Version"] == "registry/2.0"
+            assert await answer.content.readexactly(1000) == data[:1000]
+            answer.close()
+    async with ours.http.get(f"{ours.url}/v2/app/blobs/{digest}") as answer:
+        assert await answer.read() == data
+    assert [record.getMessage() for record in caplog.records] == []
+
+
 @pytest.mark.parametrize(
     ("asked", "status", "span"),
     [
