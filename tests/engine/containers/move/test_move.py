@@ -15,7 +15,7 @@ from docker.errors import APIError
 from docker.types import EndpointConfig, Mount
 
 from tests.engine.certificates import make_certificates
-from tests.engine.containers.daemon import Daemon, lines_of, running, wait_for
+from tests.engine.containers.daemon import Daemon, lines_of, wait_for
 from tests.engine.containers.move.pair import COUNT, MoveFailed, Pair, holdings, status, wired
 
 pytestmark = pytest.mark.kernel
@@ -294,25 +294,21 @@ def test_over_tls_and_with_every_layer(pair: Pair, secure: tuple[Daemon, str, Wi
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Iterator[Daemon]:
+def small() -> Iterator[Daemon]:
     """An engine whose disk has 24 MiB."""
-    with running() as daemon:
-        daemon.stop()
-        root = daemon.config.data_root
-        kept = daemon.place / "kept"
-        root.rename(kept)
-        root.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "shipway-small", root], check=True)
-        try:
-            subprocess.run(["cp", "-a", f"{kept}/.", root], check=True)
-            daemon.start()
-            yield daemon
-            for container in daemon.client.containers.list(all=True):
-                container.remove(force=True)
-            daemon.stop()
-        finally:
-            subprocess.run(["umount", root], check=True)
+    daemon = Daemon()
+    root = daemon.config.data_root
+    root.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "shipway-small", root], check=True)
+    try:
         daemon.start()
+        yield daemon
+        daemon.stop()
+    finally:
+        if daemon.process.poll() is None:
+            daemon.kill()
+        subprocess.run(["umount", root], check=True)
+        shutil.rmtree(daemon.place)
 
 
 def test_a_full_disk_there(pair: Pair, small: Daemon) -> None:
