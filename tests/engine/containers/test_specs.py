@@ -113,8 +113,8 @@ HOSTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"ReadonlyRootfs": True},
         {
             "root.readonly": True,
-            "mounts-": DEFAULT["mounts"][-3:],
-            "mounts+": [mount | {"options": [*mount["options"], "ro"]} for mount in DEFAULT["mounts"][-3:]],
+            "mounts-": DEFAULT["mounts"][-2:],
+            "mounts+": [mount | {"options": [*mount["options"], "ro"]} for mount in DEFAULT["mounts"][-2:]],
         },
     ),
     ("one capability more", {"CapAdd": ["SYS_TIME"]}, {f"{name}+": ["CAP_SYS_TIME"] for name in CAP_SETS}),
