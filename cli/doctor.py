@@ -63,7 +63,7 @@ def _print(check: Check) -> None:
 
 def _kernel() -> Iterator[Check]:
     for finding in (*inspect_kernel(), *inspect_networks(EngineConfig())):
-        yield Check(finding.name, finding.ok, finding.required, finding.detail, finding.remedy)
+        yield Check(finding.name, finding.ok, finding.required, finding.detail, "" if finding.ok else finding.remedy)
 
 
 def _programs() -> Iterator[Check]:
