@@ -609,6 +609,12 @@ class Containers:
 
 def _matcher(wanted: Filters, registry: Registry, images: ImageStore) -> Any:
     def ids(name: str) -> Sequence[str]:
-        return [images.get(name).id]
+        found = [images.get(name).id]
+        made_from: dict[str, builtins.list[str]] = {}
+        for image in images.list(all=True):
+            made_from.setdefault(image.parent or "", []).append(image.id)
+        for known in found:
+            found += made_from.get(known, ())
+        return found
 
     return filters.matcher(wanted, registry.get, ids)

@@ -217,6 +217,18 @@ def test_lists(client: docker.DockerClient) -> None:
     second.remove(force=True)
 
 
+def test_containers_of_what_was_made_from_an_image(client: docker.DockerClient) -> None:
+    made = client.containers.create(BUSYBOX, "true", name="below")
+    image = made.commit("child", "1")
+    made.remove()
+    made = client.containers.create("child:1", "true", name="above")
+    for ancestor, expected in {BUSYBOX: ["above"], "child:1": ["above"], "nothing": []}.items():
+        found = client.containers.list(all=True, filters={"ancestor": ancestor})
+        assert [one.name for one in found] == expected
+    made.remove()
+    client.images.remove(image.id)
+
+
 def test_logs(wire: Wire, client: docker.DockerClient) -> None:
     made = wire.start("logs", "sh", "-c", "echo one; echo two >&2; echo three")
     client.containers.get(made).wait()
