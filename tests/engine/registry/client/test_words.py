@@ -294,7 +294,7 @@ def test_a_helper_is_a_name_and_no_path(tmp_path):
     ("text", "least", "most"),
     [
         ("3", 3, 3),
-        (email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True), 1, 91),
+        (email.utils.format_datetime(datetime.now(UTC) + timedelta(hours=2), usegmt=True), 1, 7201),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
     ],
 )
