@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,6 +56,14 @@ class Api:
             kind = UsageError if response.status_code in (400, 422) else CommandError
             raise kind(_reason(response))
         return response
+
+
+def me() -> str:
+    """The login name of whoever gives the command, behind sudo too; '' where the system knows none."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return ""
 
 
 def _reason(response: requests.Response) -> str:

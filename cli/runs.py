@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from cli.api import Api
+from cli.api import Api, me
 from cli.errors import UsageError
 from cli.follow import follow_run
 from cli.output import ago, json_option, print_json, print_table, span
@@ -136,5 +136,5 @@ def approve(target: str) -> None:
     run, slash, stage = target.partition("/")
     if not slash or not run.isdigit():
         raise UsageError(f"{target!r} names no stage: write RUN/STAGE, such as 12/production")
-    Api().post(f"/runs/{run}/stages/{stage}/approve")
+    Api().post(f"/runs/{run}/stages/{stage}/approve", {"who": me()})
     click.echo(f"{stage} of run {run} goes on")

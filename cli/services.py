@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from cli.api import Api
+from cli.api import Api, me
 from cli.follow import follow_run
-from cli.output import ago, json_option, print_json, print_table
+from cli.output import ago, json_option, print_json, print_table, span
 
 
 @click.command()
@@ -46,7 +46,7 @@ def services(as_json: bool) -> None:
 @click.argument("service")
 @json_option
 def releases(service: str, as_json: bool) -> None:
-    """Every release of SERVICE, the newest first.
+    """Every release of SERVICE, the newest first: how its rollout ended, when, by whom, which image.
 
     Example: shipway releases web
     """
@@ -55,20 +55,28 @@ def releases(service: str, as_json: bool) -> None:
         print_json(answer)
         return
     print_table(
-        ["RELEASE", "STATE", "COMMIT", "DIGEST", "RUN", "CREATED", "WHY"],
+        ["RELEASE", "STATE", "OUTCOME", "WHEN", "TOOK", "WHO", "DIGEST", "COMMIT", "RUN", "WHY"],
         [
             (
                 release["id"],
                 release["state"],
-                release["commit"][:12],
+                release["outcome"] or "",
+                ago(release["started"] or release["created"]),
+                span(release["started"], release["finished"]),
+                _who(release),
                 release["digest"][:19],
+                release["commit"][:12],
                 release["run"],
-                ago(release["created"]),
-                release.get("error", ""),
+                release["error"] or release["reason"],
             )
             for release in answer["releases"]
         ],
     )
+
+
+def _who(release: dict[str, Any]) -> str:
+    approved = f"approved by {release['approver']}" if release["approver"] else ""
+    return ", ".join(part for part in (release["author"], approved) if part)
 
 
 @click.command()
@@ -99,7 +107,7 @@ def rollback(service: str, release: str | None, detach: bool, as_json: bool) -> 
 
 def _roll(path: str, body: dict[str, Any], detach: bool, as_json: bool) -> None:
     api = Api()
-    run = api.post(path, body)
+    run = api.post(path, {**body, "who": me()})
     if as_json:
         print_json(run)
     elif detach:

@@ -69,6 +69,8 @@ class Settings(BaseModel):
     repositories: dict[str, Repository] = Field(default_factory=dict)
     lease_seconds: Duration = 10.0
     sweep_seconds: Duration = 1.0
+    worker_patience: Duration = 120.0
+    """How long a stage waits for a silent worker that alone has its image, before it fails."""
     log_size: Size = Field(default=64 << 20, ge=1 << 20)
     """Bytes that are kept of one attempt's log: its head and its tail."""
     artifacts_keep: Duration = 14 * 86400.0

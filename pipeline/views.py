@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from pipeline.plan.models import Kind, Scalar
-from pipeline.protocol import HostInfo, Outputs, Release, Replica, Rollout
+from pipeline.protocol import HostInfo, Outputs, Release, Replica, Rollout, RolloutState
 from pipeline.run.states import AttemptState, RunState, StageState
 from pipeline.services import NamedService
 from pipeline.values import Frozen, Labels
@@ -75,6 +75,24 @@ class RunView(Frozen):
         return next((stage for stage in self.stages if stage.name == name), None)
 
 
+class PastRelease(Release):
+    """A release and how its rollout went. Times are Unix seconds."""
+
+    author: str = ""
+    """Of the commit, or whoever asked for the deploy or the rollback."""
+    approver: str = ""
+    outcome: RolloutState | None = None
+    """None: it never began to roll out."""
+    reason: str = ""
+    started: float | None = None
+    finished: float | None = None
+
+    @property
+    def who(self) -> str:
+        """One line for people."""
+        return ", ".join(part for part in (self.author, self.approver and f"approved by {self.approver}") if part)
+
+
 class ServiceView(Frozen):
     """A service: what should run, and what its hosts say does."""
 
@@ -121,6 +139,8 @@ class Swept(Frozen):
     steps: tuple[StepReady, ...] = ()
     lost: tuple[str, ...] = ()
     """Attempts whose lease ran out."""
+    stranded: int = 0
+    """Stages of which what they wait for is another now, or that gave up."""
     events: int = 0
     """How many events of schedules wait to become runs."""
 
@@ -140,6 +160,7 @@ __all__ = [
     "AttemptView",
     "HostInfo",
     "HostReplicas",
+    "PastRelease",
     "Ready",
     "RunView",
     "ServiceView",

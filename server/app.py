@@ -58,6 +58,7 @@ def create_app(settings: Settings, dispatcher: Dispatcher) -> Starlette:
             lease_seconds=settings.lease_seconds,
             registry=settings.registry_url,
             log_size=settings.log_size,
+            worker_patience=settings.worker_patience,
             secrets_folder=settings.secrets_folder,
         )
         app.state.store = store

@@ -208,7 +208,7 @@ class Conductor:
         self.send(swept.ready, swept.steps)
         if swept.events:
             self._news.set()
-        if swept.ready or swept.lost:
+        if swept.ready or swept.lost or swept.stranded:
             self.feed.touch()
 
     # Wishes

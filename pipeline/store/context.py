@@ -20,6 +20,7 @@ from pipeline.store.rows import AnyRow, host_of
 from pipeline.values import matches_labels
 
 LOG_SIZE = 64 << 20
+WORKER_PATIENCE = 120.0
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,10 @@ class Context:
     registry: str = ""
     log_size: int = LOG_SIZE
     """Bytes that are kept of one attempt's log."""
+    worker_patience: float = WORKER_PATIENCE
+    """Seconds that a stage waits for a silent worker that alone has its image."""
+    silences: dict[str, float] = field(default_factory=dict)
+    """Silent workers, and since when this process knows."""
     secrets: SecretFolder = field(default_factory=lambda: SecretFolder(None))
     clock: Callable[[], float] = time.time
 

@@ -30,17 +30,17 @@ from pipeline.protocol import (
     WorkerInfo,
 )
 from pipeline.secrets import SecretFolder
-from pipeline.store import attempts, logs, releases, runs, workers
+from pipeline.store import attempts, history, logs, releases, runs, workers
 from pipeline.store import figures as counting
 from pipeline.store import schedules as scheduling
 from pipeline.store import sweep as sweeping
 from pipeline.store import tables as t
-from pipeline.store.context import LOG_SIZE, Context, known_hosts
+from pipeline.store.context import LOG_SIZE, WORKER_PATIENCE, Context, known_hosts
 from pipeline.store.database import Database
 from pipeline.store.figures import Figures
 from pipeline.store.rows import one
 from pipeline.triggers.event import Event
-from pipeline.views import Ready, RunView, ServiceView, StoredLine, Swept
+from pipeline.views import PastRelease, Ready, RunView, ServiceView, StoredLine, Swept
 
 
 class Store:
@@ -245,6 +245,11 @@ class Store:
         with self._database.read() as connection:
             return releases.list_releases(connection, service, limit)
 
+    def past_releases(self, service: str, *, limit: int = 50) -> list[PastRelease]:
+        """The newest first, with how each was rolled out."""
+        with self._database.read() as connection:
+            return history.past_releases(connection, service, limit)
+
     def get_release(self, release: str) -> Release:
         with self._database.read() as connection:
             return releases.get_release(connection, release)
@@ -305,6 +310,7 @@ def open_store(
     heartbeat_seconds: float = 2.0,
     registry: str = "",
     log_size: int = LOG_SIZE,
+    worker_patience: float = WORKER_PATIENCE,
     secrets_folder: Path | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Store:
@@ -323,6 +329,7 @@ def open_store(
         heartbeat_seconds=heartbeat_seconds,
         registry=registry,
         log_size=log_size,
+        worker_patience=worker_patience,
         secrets=SecretFolder(secrets_folder),
         clock=clock,
     )

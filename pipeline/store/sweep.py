@@ -15,6 +15,7 @@ from pipeline.store.context import Context, last_attempt, move_attempt, move_sta
 from pipeline.store.rows import AnyRow, planned_of
 from pipeline.store.runs import advance, describe_timeout
 from pipeline.store.schedules import strike
+from pipeline.store.stranded import strand
 from pipeline.views import Ready, StepReady, Swept
 
 _GRACE = 30.0
@@ -112,11 +113,13 @@ def sweep_steps(connection: Connection, context: Context) -> list[StepReady]:
 
 def sweep(connection: Connection, context: Context) -> Swept:
     lost = fence(connection, context)
+    stranded = strand(connection, context)
     for run in active_runs(connection):
         advance(connection, context, run)
     return Swept(
         ready=tuple(due_hints(connection, context)),
         steps=tuple(sweep_steps(connection, context)),
         lost=tuple(lost),
+        stranded=stranded,
         events=strike(connection, context),
     )

@@ -34,7 +34,7 @@ async def get_service(request: Request) -> Response:
 
 async def list_releases(request: Request) -> Response:
     found = await run_in_threadpool(
-        store_of(request).list_releases,
+        store_of(request).past_releases,
         request.path_params["service"],
         limit=query_int(request, "limit", 50, low=1, high=500),
     )

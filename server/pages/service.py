@@ -20,7 +20,7 @@ def loads(name: str) -> Load:
 def load(conductor: Conductor, *, name: str) -> View:
     store = conductor.store
     service = store.get_service(name)
-    releases = store.list_releases(name, limit=_RELEASES)
+    releases = store.past_releases(name, limit=_RELEASES)
     steps = store.steps(service.rollout.id) if service.rollout else []
     values = {
         "service": service,

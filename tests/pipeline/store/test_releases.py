@@ -301,3 +301,22 @@ def test_abandoned_steps_are_lost_to_their_hosts(line: Line) -> None:
     assert line.store.claim_step(waiting, "w2") is None
     with pytest.raises(LeaseLost):
         line.store.finish_step(taken.step.id, taken.token, StepOutcome(ok=True))
+
+
+def test_past_releases_tell_who_approved_them_and_how_they_ended(line: Line) -> None:
+    run = line.begin(deploy_stage(approval=True), event=push(author="Bob"))
+    line.store.approve(run, "live", who="Ada")
+    claim = line.claim(run, "live")
+    release = line.release(claim)
+    (past,) = line.store.past_releases("web")
+    assert (past.id, past.outcome, past.who) == (release.id, None, "Bob, approved by Ada")
+    rollout = line.rollout(claim, release)
+    line.clock.tick(5)
+    line.store.update_rollout(claim.attempt, claim.token, rollout.id, RolloutUpdate(state=RolloutState.REVERTED))
+    line.finish(claim, Result.FAILED, retryable=False)
+    line.store.retry(run)
+    (past,) = line.store.past_releases("web")
+    assert past.outcome == "reverted"
+    assert past.started is not None
+    assert past.finished == past.started + 5
+    assert past.who == "Bob"  # a retry asks for leave again

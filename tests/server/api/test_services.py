@@ -37,6 +37,10 @@ def test_every_release_with_what_became_of_it(server: Running) -> None:
         ("web-1", "superseded"),
     ]
     assert "/healthz answered 500" in releases[0]["error"]
+    assert [each["outcome"] for each in releases] == ["reverted", "done", "done"]
+    assert all(each["author"] and each["started"] <= each["finished"] for each in releases)
+    page = server.get("/services/web").text
+    assert releases[0]["author"] in page
     assert releases[0]["tests"]
     assert len(server.api("/services/web/releases", limit=1)["releases"]) == 1
 
