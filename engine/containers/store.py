@@ -31,7 +31,6 @@ class ContainerStore:
         self._bin = self._root / ".removed"
         self._records = Records()
         self._paths: dict[str, ContainerPaths] = {}
-        self._spread = False
 
     def paths(self, container_id: str) -> ContainerPaths:
         known = self._paths.get(container_id)
@@ -42,10 +41,6 @@ class ContainerStore:
     def create(self, container: Container) -> ContainerPaths:
         """Makes the folders and the first record. `upper` belongs to the container's root."""
         paths = self.paths(container.id)
-        if not self._spread:
-            self._root.mkdir(parents=True, exist_ok=True, mode=0o711)
-            spread(self._root)
-            self._spread = True
         paths.root.mkdir(parents=True, mode=0o710)
         shift = container.id_shift
         for folder, mode in ((paths.upper, 0o755), (paths.work, 0o700)):
@@ -76,8 +71,9 @@ class ContainerStore:
     def load(self) -> list[Container]:
         """All of them. What has no readable record was never finished or half removed, and is taken away."""
         found: list[Container] = []
-        if not self._root.is_dir():
-            return found
+        self._root.mkdir(parents=True, exist_ok=True, mode=0o711)
+        self._bin.mkdir(exist_ok=True, mode=0o700)
+        spread(self._root)
         for folder in sorted(self._root.iterdir()):
             if _ID.fullmatch(folder.name) is None:
                 continue
@@ -99,7 +95,6 @@ class ContainerStore:
         """Out of sight, in one step and at once; `sweep` deletes it."""
         paths = self.paths(container_id)
         try:
-            self._bin.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.rename(paths.root, self._bin / container_id)
         except FileNotFoundError:
             pass
