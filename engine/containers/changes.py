@@ -11,7 +11,7 @@ from typing import Any
 from engine.containers.layered import Layered, is_opaque
 
 CHANGED, ADDED, DELETED = 0, 1, 2
-_OURS = frozenset(("/etc/hosts", "/etc/hostname", "/etc/resolv.conf"))
+_OURS = frozenset(("/.dockerenv", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"))
 _MOUNTED = frozenset(("/dev", "/proc", "/sys"))
 
 

@@ -47,6 +47,11 @@ class ContainerStore:
             folder.mkdir(mode=mode)
             if shift:
                 os.chown(folder, shift, shift)
+        # By this file programs know that they are in a container.
+        mark = os.open(paths.upper / ".dockerenv", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o755)
+        if shift:
+            os.fchown(mark, shift, shift)
+        os.close(mark)
         self.save(container)
         return paths
 

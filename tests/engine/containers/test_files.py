@@ -174,7 +174,7 @@ async def test_diff(rooms: Rooms) -> None:
     ref = await rooms.start(
         "sh", "-c", "echo x >> /home/alice/note; rm /etc/group; mkdir /new; touch /new/x; exec sleep 100"
     )
-    assert (await rooms.exec(ref, "sh", "-c", "while [ ! -e /new/x ]; do :; done"))[0] == 0
+    assert (await rooms.exec(ref, "sh", "-c", "while [ ! -e /new/x ]; do :; done; test -f /.dockerenv"))[0] == 0
     assert await rooms.containers.changes(ref) == [
         {"Path": "/etc", "Kind": 0},
         {"Path": "/etc/group", "Kind": 2},
