@@ -1,7 +1,8 @@
 """A seccomp section of the OCI runtime spec → a BPF program for the native architecture (config-linux.md, Seccomp).
 
-The program is a binary search over ranges of system call numbers: some hundred and fifty instructions, of which a
-call passes about ten. Other architectures' calls are killed, x32's answered with ENOSYS.
+The program is a binary search over ranges of system call numbers: some hundred and fifty instructions for each
+architecture, of which a call passes about ten. x86-64 has i386 beside it where the profile names that. Other
+architectures' calls are killed, x32's answered with ENOSYS.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import Any
 
 from engine.kernel.syscalls import NUMBERS
 
-_AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+_AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7, "i386": 0x40000003}
+_BESIDE = {"x86_64": ("SCMP_ARCH_X86", "i386")}
+"""What programs of another architecture can run there: its name in profiles, and ours."""
 _X32_BIT = 0x40000000
 _MAX_INSTRUCTIONS = 4096
 
@@ -44,6 +47,25 @@ def compile_filter(section: Mapping[str, Any], machine: str | None = None) -> by
 @functools.lru_cache(maxsize=64)
 def _compile(text: str, machine: str) -> bytes:
     section = json.loads(text)
+    native = _calls(section, machine)
+    beside: Code = ((_RET, 0, 0, _KILL_PROCESS),)
+    name, other = _BESIDE.get(machine, ("", ""))
+    if name and name in section.get("architectures", ()):
+        beside = ((_JEQ, 1, 0, _AUDIT_ARCH[other]), *beside, *_calls(section, other))
+    program = (
+        (_LD_W_ABS, 0, 0, _ARCH),
+        (_JEQ, 1, 0, _AUDIT_ARCH[machine]),
+        (_JA, 0, 0, len(native)),
+        *native,
+        *beside,
+    )
+    if len(program) > _MAX_INSTRUCTIONS:
+        raise SeccompError(f"the seccomp profile needs {len(program)} instructions, the kernel takes 4096")
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+
+
+def _calls(section: Mapping[str, Any], machine: str) -> Code:
+    """What decides the calls of one architecture."""
     numbers = NUMBERS[machine]
     default = _ret(_action(section["defaultAction"], section.get("defaultErrnoRet")))
     by_number: dict[int, list[tuple[Sequence[Mapping[str, Any]], int]]] = {}
@@ -54,19 +76,10 @@ def _compile(text: str, machine: str) -> bytes:
             if number is not None:
                 by_number.setdefault(number, []).append((rule.get("args", ()), action))
     leaves = {number: _leaf(rules, default) for number, rules in by_number.items()}
-    body = _tree(_ranges(leaves, default))
-    head: list[tuple[int, int, int, int]] = [
-        (_LD_W_ABS, 0, 0, _ARCH),
-        (_JEQ, 1, 0, _AUDIT_ARCH[machine]),
-        (_RET, 0, 0, _KILL_PROCESS),
-        (_LD_W_ABS, 0, 0, _NR),
-    ]
+    code: list[tuple[int, int, int, int]] = [(_LD_W_ABS, 0, 0, _NR)]
     if machine == "x86_64":
-        head += [(_JGE, 0, 1, _X32_BIT), (_RET, 0, 0, _ERRNO | _ENOSYS)]
-    program = (*head, *body)
-    if len(program) > _MAX_INSTRUCTIONS:
-        raise SeccompError(f"the seccomp profile needs {len(program)} instructions, the kernel takes 4096")
-    return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+        code += [(_JGE, 0, 1, _X32_BIT), (_RET, 0, 0, _ERRNO | _ENOSYS)]
+    return (*code, *_tree(_ranges(leaves, default)))
 
 
 def _action(name: str, errno: int | None) -> int:

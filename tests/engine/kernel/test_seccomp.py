@@ -87,3 +87,19 @@ def test_the_numbers_of_both_architectures() -> None:
     assert (X86["openat"], X86["clone3"], X86["mseal"]) == (257, 435, 462)
     arm = NUMBERS["aarch64"]
     assert (arm["openat"], arm["clone3"], arm["mmap"], arm["fcntl"]) == (56, 435, 222, 25)
+
+
+def test_programs_of_i386_run_where_the_profile_names_it() -> None:
+    i386 = 0x40000003
+    section = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [allow("read", "socketcall", "clone3")]}
+    alone = compile_filter(section, "x86_64")
+    both = compile_filter({**section, "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]}, "x86_64")
+    old = NUMBERS["i386"]
+
+    assert decide(alone, old["read"], arch=i386) == KILL
+    for name in ("read", "socketcall", "clone3"):
+        assert decide(both, old[name], arch=i386) == ALLOW
+    assert decide(both, old["mount"], arch=i386) == EPERM
+    assert decide(both, X86["read"]) == ALLOW
+    assert decide(both, old["read"]) == EPERM
+    assert decide(both, 1, arch=0xC00000B7) == KILL
