@@ -24,6 +24,7 @@ _COMMANDS = {
     "retry": "cli.runs:retry",
     "cancel": "cli.runs:cancel",
     "approve": "cli.runs:approve",
+    "debug": "cli.debug:debug",
     "services": "cli.services:services",
     "releases": "cli.services:releases",
     "deploy": "cli.services:deploy",

@@ -69,7 +69,7 @@ def test_questions_that_make_no_sense(shipway: Shipway, arguments: list[str], er
     "arguments",
     [
         ["runs"], ["run-show", "1"], ["logs", "1"], ["logs", "1/a", "-f"], ["retry", "1"], ["cancel", "1"],
-        ["approve", "1/a"], ["services"], ["releases", "web"], ["deploy", "web"], ["rollback", "web"],
+        ["approve", "1/a"], ["debug", "1/a"], ["services"], ["releases", "web"], ["deploy", "web"], ["rollback", "web"],
     ],
 )  # fmt: skip
 def test_a_server_that_is_not_there(shipway: Shipway, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
