@@ -114,7 +114,7 @@ class _Log:
 
     def begin(self) -> None:
         """Goes to the first line of the selection. The last one is that of now."""
-        self._end = _opened(self._path)
+        self._end = _newest(self._path)
         self._size = os.fstat(self._end.fileno()).st_size if self._end is not None else 0
         self._to_first()
         if self._follow:
@@ -130,7 +130,7 @@ class _Log:
         if tail is None:
             self._file = _oldest(self._path)
             return
-        self._file = _opened(self._path)
+        self._file = _newest(self._path)
         if self._file is None:
             return
         if tail == 0:
@@ -239,6 +239,14 @@ def _opened(path: Path, inode: int | None = None) -> IO[bytes] | None:
     if inode in (None, os.fstat(file.fileno()).st_ino):
         return file
     file.close()
+    return None
+
+
+def _newest(path: Path) -> IO[bytes] | None:
+    """Also while a rotation has moved the last one away and not yet begun the next."""
+    while files := _files(path):
+        if (file := _opened(*files[0])) is not None:
+            return file
     return None
 
 

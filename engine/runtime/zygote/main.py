@@ -421,6 +421,10 @@ def _signal(pid: int, number: int) -> None:
 
 def main(exec_root: str, cgroup_parent: str, listener_fd: int, hosts_mounts: int, hosts_root: int) -> None:
     """Serves on the listening socket that the launcher hands over, until it is told to end."""
+    for number in signal.valid_signals():
+        # Whoever started the engine may have let it ignore some, as nohup does: its containers must not inherit that.
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -150,6 +150,14 @@ async def test_rotation_keeps_the_newest_files(tmp_path: Path) -> None:
     assert len(found) > 20
 
 
+async def test_the_tail_between_one_file_and_the_next(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "log", None, 2)
+    writer.say(b"one\ntwo\nthree\n")
+    writer.end()
+    writer.path.rename(tmp_path / "log.1")
+    assert await text(writer.path, tail=2) == b"two\nthree\n"
+
+
 async def test_one_file_begins_anew(tmp_path: Path) -> None:
     writer = Writer(tmp_path / "log", 500, 1)
     writer.say(b"x\n" * 100)

@@ -309,3 +309,14 @@ async def test_settings_of_the_hosts_network_are_not_changed(box: Box) -> None:
     with pytest.raises(SystemFailure, match="no network of its own"):
         await box.run(make_spec("true", linux=linux))
     assert Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text() != "7\n"
+
+
+async def test_what_the_engine_ignores_its_containers_do_not(exec_root: Path, layer: Path, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGQUIT, signal.SIG_IGN)  # as a shell does to what it starts in the background
+    try:
+        launcher = await Launcher.connect(exec_root, f"/shipway/test-{exec_root.name}")
+        _, seen = await Box(launcher, layer, tmp_path).run(make_spec("grep", "SigIgn", "/proc/self/status"))
+        await launcher.shutdown()
+    finally:
+        signal.signal(signal.SIGQUIT, before)
+    assert seen == f"SigIgn:\t{0:016x}\n"
