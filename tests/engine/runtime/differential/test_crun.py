@@ -49,7 +49,7 @@ REASONS = {
         "crun shows a user namespace the layers with the host's ids, ours with its own"
     ),
     r"mounts\./shared.*: \[.*,shared', .*\] \| \[.*\]": (
-        "crun takes back with the root's propagation what a bind is to share with the host; dockerd, runc and ours do not"
+        "crun takes back with the root's propagation what a bind is to share with the host"
     ),
     r"(?s)(opening\./tmp/node-1-1-5|texts\./sys/fs/cgroup/devices/devices.list): .* \| (opened|.*c 1:5 rwm)": (
         "crun allows its default devices after all rules, also those that the spec denies"
