@@ -283,7 +283,8 @@ class LayerStore:
         with contextlib.ExitStack() as stack:
             stack.callback(hashing.stop)
             writer = stack.enter_context(self._blobs.writer())
-            for chunk in ahead(decompressed(stream), "layer-read"):
+            read = stack.enter_context(contextlib.closing(ahead(decompressed(stream), "layer-read")))
+            for chunk in read:
                 size += len(chunk)
                 if size > self._limits.bytes:
                     raise InvalidInput(f"layer unpacks to more than {self._limits.bytes} bytes")

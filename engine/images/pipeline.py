@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Generic, TypeVar
 
 _T = TypeVar("_T")
@@ -59,7 +59,7 @@ class Sink(Generic[_T]):
                     self._error = error
 
 
-def ahead(items: Iterable[_T], name: str, depth: int = _DEPTH) -> Iterator[_T]:
+def ahead(items: Iterable[_T], name: str, depth: int = _DEPTH) -> Generator[_T, None, None]:
     """The same items, produced on a thread of their own, a few ahead of who takes them."""
     buffer: queue.Queue[_T | _End] = queue.Queue(depth)
     stopped = threading.Event()

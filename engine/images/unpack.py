@@ -7,12 +7,13 @@ takes for them: a character device 0:0, and the attribute `trusted.overlay.opaqu
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,16 +80,19 @@ def unpack(
     limits = limits or Limits()
     hashing: Sink[bytes] = Sink(sha.update, "layer-hash")
 
-    def counted() -> Iterator[bytes]:
-        for chunk in ahead(chunks, "layer-read"):
-            result.tar_size += len(chunk)
-            _check_limits(result, limits, compressed_size)
-            hashing.put(chunk)
-            yield chunk
+    def counted() -> Generator[bytes, None, None]:
+        with contextlib.closing(ahead(chunks, "layer-read")) as read:
+            for chunk in read:
+                result.tar_size += len(chunk)
+                _check_limits(result, limits, compressed_size)
+                hashing.put(chunk)
+                yield chunk
 
+    # Closed here, while what is read can still be had: the collector's time may be too late to wait for its thread.
+    pieces = counted()
     try:
         with _Unpacker(destination, result, whiteouts, id_shift, limits) as unpacker:
-            reader = TarReader(counted())
+            reader = TarReader(pieces)
             for entry in reader:
                 unpacker.add(entry, reader)
             reader.drain()
@@ -97,6 +101,7 @@ def unpack(
     except OSError as error:
         raise _failure(error) from error
     finally:
+        pieces.close()
         hashing.stop()
     result.diff_id = "sha256:" + sha.hexdigest()
     return result
