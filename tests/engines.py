@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
+from tests import needs
 from tests.engine.containers.daemon import running
 
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[str]:
     """The address of an engine with the image `busybox:1.35`."""
-    if os.geteuid():
-        pytest.skip("needs root")
+    needs.root()
     with running() as daemon:
         yield daemon.url

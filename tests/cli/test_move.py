@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 from collections.abc import Iterator
 
 import pytest
 
+from tests import needs
 from tests.cli.conftest import Shipway
 from tests.engine.containers.daemon import Daemon, running
 
@@ -18,8 +18,7 @@ IDLE = "trap 'exit 0' TERM; while :; do usleep 10000; done"
 
 @pytest.fixture(scope="module")
 def engines() -> Iterator[tuple[Daemon, Daemon]]:
-    if os.geteuid():
-        pytest.skip("needs root")
+    needs.root()
     with running() as here, running() as there:
         yield here, there
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,8 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 import requests
+
+from tests import needs
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -41,9 +41,7 @@ def ours(folder: Path) -> Iterator[str]:
 @contextmanager
 def debian(folder: Path, **more: Any) -> Iterator[str]:
     """Debian's docker-registry; gives its URL. `more` goes into its configuration, `http` into that section."""
-    binary = shutil.which("docker-registry")
-    if binary is None:
-        pytest.skip("docker-registry is not installed")
+    binary = needs.program("docker-registry")
     port = free_port()
     http = {"addr": f"127.0.0.1:{port}", "secret": "tests", **more.pop("http", {})}
     config = {

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import deploy
+from tests import needs
 
 ROOT = Path(__file__).resolve().parents[2]
 OPS = Path(deploy.__file__).parent / "ops"
@@ -22,8 +23,7 @@ UNITS = sorted((OPS / "systemd").glob("*.service")) + sorted((OPS / "systemd").g
 
 def tool(*argv: str | Path, cwd: Path = ROOT) -> str:
     """What the tool says. Its complaints, whatever its exit code, are a failure."""
-    if shutil.which(str(argv[0])) is None:
-        pytest.skip(f"{argv[0]} is not installed")
+    needs.program(str(argv[0]))
     done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import shutil
 import socket
 import tempfile
@@ -27,6 +26,7 @@ from engine.images.reference import Reference
 from engine.images.store import ImageStore
 from engine.network import Networks
 from engine.runtime.launcher import Launcher
+from tests import needs
 from tests.engine.build.reference.material import ENV_PATH, make_base
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
@@ -59,8 +59,7 @@ class Engine:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
-    if os.geteuid():
-        pytest.skip("needs root")
+    needs.root()
     folder = tmp_path_factory.mktemp("run")
     config = EngineConfig(data_root=folder / "data", exec_root=Path(tempfile.mkdtemp(prefix="sw")), trust_host_ca=True)
     images = ImageStore(config.data_root / "images")
@@ -188,7 +187,7 @@ async def test_no_path_in_a_cache_leads_out_of_it(engine: Engine) -> None:
 
 async def test_steps_are_root_in_a_user_namespace_alone(engine: Engine) -> None:
     if engine.builder._ranges is None:
-        pytest.skip("this kernel can't show layers with other ids")
+        needs.lacking("this kernel can't show layers with other ids")
     image = await engine.build(
         """\
 FROM base
@@ -233,8 +232,8 @@ async def test_an_ssh_agent_is_shown(engine: Engine, tmp_path: Path) -> None:
 
 
 async def test_the_host_s_authorities_are_trusted_in_the_step_alone(engine: Engine) -> None:
-    if engine.builder is None or not Path("/etc/ssl/certs/ca-certificates.crt").exists():
-        pytest.skip("this host has no CA bundle")
+    if not Path("/etc/ssl/certs/ca-certificates.crt").exists():
+        needs.lacking("this host has no CA bundle")
     image = await engine.build("FROM base\nRUN grep -c BEGIN $SSL_CERT_FILE > /count; env > /env\n")
     folder = engine.images.lowerdirs(image.id)[0]
     assert int((folder / "count").read_text()) > 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
+
 pytestmark = pytest.mark.kernel
 ROOT = Path(__file__).parents[3]
 
@@ -19,8 +20,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def memory() -> Iterator[Path]:
     """A folder that costs no disk: the kernel keeps what a killed process has written, so memory will do."""
-    if os.geteuid():
-        pytest.skip("needs root")
+    needs.root()
     root = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix="shipway-", dir=root if root.is_dir() else None))
     yield folder

@@ -6,7 +6,6 @@ import base64
 import contextlib
 import io
 import json
-import os
 import shutil
 import signal
 import socket
@@ -25,6 +24,7 @@ import docker
 import pytest
 
 from engine.config import EngineConfig
+from tests import needs
 from tests.engine.build.reference.material import make_base
 
 pytestmark = pytest.mark.kernel
@@ -90,8 +90,7 @@ class Daemon:
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    if os.geteuid():
-        pytest.skip("needs root")
+    needs.root()
     folder = Path(tempfile.mkdtemp(prefix="swb"))
     made = Daemon(folder)
     try:

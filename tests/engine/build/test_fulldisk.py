@@ -15,6 +15,7 @@ from engine.errors import SystemFailure
 from engine.images.image import Image
 from engine.images.reference import Reference
 from engine.images.store import ImageStore
+from tests import needs
 from tests.engine.build.conftest import FakeRunner
 
 pytestmark = pytest.mark.kernel
@@ -24,8 +25,7 @@ TEXT = b"FROM scratch\nCOPY big /\nRUN write /b b\n"
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of 5 MiB."""
-    if os.geteuid():
-        pytest.skip("needs root")
+    needs.root()
     folder = tmp_path / "small"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=5m", "none", folder], check=True)

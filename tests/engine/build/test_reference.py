@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -30,6 +29,7 @@ from engine.images.reference import Reference
 from engine.images.store import ImageStore
 from engine.network import Networks
 from engine.runtime.launcher import Launcher
+from tests import needs
 from tests.engine.build.reference.material import (
     ENV_PATH,
     HERE,
@@ -113,8 +113,7 @@ class Engine:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
-    if os.geteuid():
-        pytest.skip("needs root")
+    needs.root()
     folder = tmp_path_factory.mktemp("reference")
     config = EngineConfig(data_root=folder / "data", exec_root=Path(tempfile.mkdtemp(prefix="sw")))
     images = ImageStore(config.data_root / "images")

@@ -18,6 +18,7 @@ from docker.errors import DockerException
 from requests.exceptions import RequestException
 from urllib3.exceptions import HTTPError
 
+from tests import needs
 from tests.engine.containers.daemon import Daemon, running, wait_for
 from tests.engine.containers.machine import Holdings, zygote_of
 
@@ -32,8 +33,7 @@ _DOCKERFILE = b"FROM busybox:1.35\nRUN usleep 20000; head -c 8 /dev/urandom > /m
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    if os.geteuid():
-        pytest.skip("needs root")
+    needs.root()
     with running() as started:
         yield started
 

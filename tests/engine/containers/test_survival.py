@@ -21,6 +21,7 @@ from docker.models.containers import Container
 from requests.exceptions import RequestException
 
 from engine.kernel.cgroup.host import groups_below
+from tests import needs
 from tests.engine.containers.daemon import Daemon, is_alive, lines_of, links, running, wait_for
 
 pytestmark = pytest.mark.kernel
@@ -33,8 +34,7 @@ WAIT = "while [ ! -e /gate/go ]; do usleep 2000; done; echo through; exit {}"
 
 @pytest.fixture
 def daemon() -> Iterator[Daemon]:
-    if os.geteuid():
-        pytest.skip("needs root")
+    needs.root()
     with running() as started:
         yield started
 

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import io
 import json
-import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -20,11 +19,12 @@ from engine.images.descriptor import Platform
 from engine.images.image import Image
 from engine.images.reference import Reference
 from engine.images.store import ImageStore
+from tests import needs
 
 pytestmark = pytest.mark.kernel
 
 Make = Callable[..., Image]
-needs_skopeo = pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
+needs_skopeo = needs.programs("skopeo")
 
 
 @pytest.fixture

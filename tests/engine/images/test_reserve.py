@@ -13,6 +13,7 @@ from engine.errors import SystemFailure
 from engine.images.config import ImageConfig
 from engine.images.reference import Reference
 from engine.images.store import ImageStore
+from tests import needs
 
 pytestmark = pytest.mark.kernel
 
@@ -20,8 +21,7 @@ pytestmark = pytest.mark.kernel
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of 6 MiB."""
-    if os.geteuid():
-        pytest.skip("needs root")
+    needs.root()
     folder = tmp_path / "small"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "none", folder], check=True)

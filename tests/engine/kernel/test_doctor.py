@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from engine.kernel import doctor, quota
 from engine.kernel.cgroup.offered import offered
+from tests import needs
 
 
 def test_every_finding_says_what_and_every_lack_what_to_do(tmp_path: Path) -> None:
@@ -24,8 +24,7 @@ def test_every_finding_says_what_and_every_lack_what_to_do(tmp_path: Path) -> No
 
 @pytest.mark.kernel
 def test_a_host_that_runs_containers_lacks_nothing_that_is_needed(tmp_path: Path) -> None:
-    if os.geteuid():
-        pytest.skip("needs root")
+    needs.root()
     assert [finding for finding in doctor.inspect_kernel(tmp_path) if finding.required and not finding.ok] == []
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import pytest
 
 from engine.config import EngineConfig
 from engine.network import Networks, Pool, PortMapping, Wishes, doctor
+from tests import needs
 
 from .conftest import HOST, HOST6, ONE, OUTSIDE, OUTSIDE6, TWO, Namespace, Namespaces, Servers, command, inside
 
@@ -31,13 +31,9 @@ REJECTION = """table inet firewalld { chain filter_FORWARD { type filter hook fo
 ct state established,related accept; counter reject with icmpx admin-prohibited; }; }"""
 
 
-def has_iptables() -> bool:
-    return shutil.which("iptables-restore") is not None
-
-
 @pytest.fixture(
     params=[
-        pytest.param("iptables", marks=pytest.mark.skipif(not has_iptables(), reason="iptables is not installed")),
+        pytest.param("iptables", marks=needs.programs("iptables-restore")),
         "policy",
         "rejection",
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +20,7 @@ from aiohttp import ClientSession, ClientTimeout
 from yarl import URL
 
 from engine.registry.server import make_app, start
+from tests import needs
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -117,9 +117,7 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def debian_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Debian's docker-registry, one for the whole session: tests take repositories of their own."""
-    binary = shutil.which("docker-registry")
-    if binary is None:
-        pytest.skip("docker-registry is not installed")
+    binary = needs.program("docker-registry")
     folder = tmp_path_factory.mktemp("docker-registry")
     port = free_port()
     config = {

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import pytest_asyncio
 
 from engine.containers.hostconfig import HostConfig
 from engine.containers.model import from_json
+from tests import needs
 from tests.engine.containers.harness import Rooms, opened
 
 PYTHON = f"/py/bin/python{sys.version_info.major}.{sys.version_info.minor}"
@@ -21,8 +21,7 @@ ENVIRONMENT = ["PATH=/bin", "PYTHONHOME=/py", "LD_LIBRARY_PATH=/py/lib", "PYTHON
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def rooms(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rooms]:
     """One engine for a file's tests: each uses containers of its own."""
-    if os.geteuid():
-        pytest.skip("needs root")
+    needs.root()
     async with opened(tmp_path_factory.mktemp("engine")) as made:
         yield made
 

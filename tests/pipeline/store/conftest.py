@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
+from tests import needs
 from tests.pipeline.store.line import Clock, Line
 
 
@@ -35,14 +36,14 @@ def postgresql() -> Iterator[str]:
     pytest.importorskip("psycopg", reason="the extra postgresql is not installed")
     programs = _programs()
     if programs is None:
-        pytest.skip("PostgreSQL is not installed")
+        needs.lacking("PostgreSQL is not installed")
     # The server refuses to run as root.
     user: str | None = None
     if os.geteuid() == 0:
         try:
             user = pwd.getpwnam("postgres").pw_name
         except KeyError:
-            pytest.skip("there is no user postgres to run PostgreSQL as")
+            needs.lacking("there is no user postgres to run PostgreSQL as")
     place = Path(tempfile.mkdtemp(prefix="swpg"))
     if user:
         shutil.chown(place, user)

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from pipeline.settings import Settings, load_settings
+from tests import needs
 from tests.server.conftest import settings_of
 from tests.server.gitrepo import PIPELINES, GitRepo
 from tests.server.running import SECRET, Running, running
@@ -97,8 +98,8 @@ def test_a_push_begins_runs_and_says_so(server: Running, pushed: tuple[str, str]
 
 
 def test_the_few_lines_of_shell_do_the_same(server: Running, pushed: tuple[str, str], bare: GitRepo) -> None:
-    if not (shutil.which("openssl") and shutil.which("curl")):
-        pytest.skip("needs openssl and curl")
+    needs.program("openssl")
+    needs.program("curl")
     environment = {**os.environ, "SHIPWAY_SERVER_URL": server.url, "GIT_DIR": bare.url, "no_proxy": "127.0.0.1"}
     done = subprocess.run(
         ["sh", "-euc", block("sh")], cwd=bare.folder.parent, env=environment, capture_output=True, text=True, check=True

@@ -1,18 +1,17 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
+from tests import needs
 from tests.engine.containers.daemon import running
 from tests.engine.containers.move.pair import Pair
 
 
 @pytest.fixture(scope="module")
 def engines() -> Iterator[Pair]:
-    if os.geteuid():
-        pytest.skip("needs root")
+    needs.root()
     with running() as here, running() as there:
         yield Pair(here, there)
 

@@ -13,6 +13,7 @@ from engine.containers.move.packing import LIMITS, pack, remove
 from engine.containers.move.trees import Tree
 from engine.errors import InvalidInput
 from engine.images.unpack import unpack
+from tests import needs
 from tests.engine.containers.daemon import wait_for
 
 SHIFT, OTHER_SHIFT = 100_000, 300_000
@@ -20,8 +21,7 @@ SHIFT, OTHER_SHIFT = 100_000, 300_000
 
 @pytest.fixture(autouse=True)
 def _root() -> None:
-    if os.geteuid():
-        pytest.skip("needs root")
+    needs.root()
 
 
 def send(tree: Tree, target: Path, *, quiet: bool = False, shift: int = 0) -> int:

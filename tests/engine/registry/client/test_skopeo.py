@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import subprocess
 from typing import Any
 
@@ -14,11 +13,12 @@ import pytest
 from engine.images.manifest import parse
 from engine.images.reference import Reference
 from engine.registry.client import pull, push
+from tests import needs
 from tests.engine.registry.client.conftest import files_of
 from tests.engine.registry.client.handmade import Handmade
 from tests.engine.registry.client.test_platforms import PLATFORMS
 
-pytestmark = pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
+pytestmark = needs.programs("skopeo")
 
 FILES = {"etc/motd": b"hello\n", "bin/tool": os.urandom(100_000)}
 MORE = {"srv/app.py": b"print(1)\n"}

@@ -13,9 +13,10 @@ from engine.errors import Unavailable
 from engine.images.reference import Reference
 from engine.registry.client import RegistryClient, pull, push
 from engine.registry.server import make_app, start
+from tests import needs
 from tests.engine.registry.client.conftest import PATIENCE, files_of
 
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
+pytestmark = needs.programs("openssl")
 
 FILES = {"a": b"1"}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from engine.registry.server import make_app, start
 from engine.registry.server.access import passwords, policy
 from engine.registry.server.access.accounts import Accounts, User
 from engine.registry.server.access.tokens import Signer
+from tests import needs
 from tests.engine.registry.conftest import Wire
 
 ANN, BOB, ROOT = (Auth(name, f"{name}-password") for name in ("ann", "bob", "root"))
@@ -158,7 +158,7 @@ async def test_a_user_who_is_gone_or_has_another_password(closed, client, store,
             await pull(fresh, reference, store, auth=changed)
 
 
-@pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
+@needs.programs("skopeo")
 async def test_skopeo_logs_in_as_others_do(closed, client, store, image):
     async def skopeo(*words: str) -> tuple[int, str]:
         process = await asyncio.create_subprocess_exec(

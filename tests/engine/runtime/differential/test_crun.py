@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from engine.runtime.launcher import Launcher
+from tests import needs
 from tests.engine.containers.harness import make_root
 from tests.engine.runtime.differential.cases import CASES, default
 from tests.engine.runtime.differential.pairs import Crun, Ours
@@ -22,7 +23,7 @@ from tests.engine.runtime.differential.pairs import Crun, Ours
 pytestmark = [
     pytest.mark.kernel,
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skipif(os.geteuid() != 0 or shutil.which("crun") is None, reason="needs root and crun"),
+    needs.programs("crun"),
 ]
 
 # A difference, written `path: ours | crun`, that matches → why it is one.
@@ -62,6 +63,7 @@ RAN: set[str] = set()
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def both(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Ours, Crun]]:
+    needs.root()
     folder = tmp_path_factory.mktemp("both")
     folder.chmod(0o755)
     layer = make_root(folder / "layer")
@@ -81,6 +83,7 @@ async def both(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    needs.root()
     made = tmp_path_factory.mktemp("bound")
     (made / "file").write_text("x")
     (made / "sub/inner").mkdir(parents=True)
