@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import shutil
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -119,7 +118,8 @@ class RunPreparation:
             await self._bind(mount, number)
 
     async def _bind(self, mount: Mount, number: int) -> None:
-        shown = await in_thread(lambda: self._behind[mount].show(mount.source))
+        behind = self._behind[mount]
+        shown = await in_thread(lambda: behind.show(mount.source))
         if shown.is_folder:
             self._stub_folder(mount.target)
             self._mounts.append(self._over(mount, shown.parts, self._space.scratch_folder(f"bind{number}")))
@@ -127,8 +127,11 @@ class RunPreparation:
         self._stub_file(mount.target)
         (file,) = shown.parts
         if not mount.read_only or self._run.privileged:
-            # Writes are lost, as they shall be; and who has every right could make a mount writable.
-            file = await in_thread(lambda: _copied(file, self._space.scratch_folder(f"bind{number}")))
+            # Writes are lost, as they shall be; and who has every right could make a mount writable. A device, whose
+            # content is the host's, is made anew and never read.
+            file = await in_thread(
+                lambda: copy_out(behind.tree, behind.pick(mount.source), self._space.scratch / f"bind{number}")
+            )
         self._mounts.append(StepMount(mount.target, file, mount.read_only))
 
     def _over(self, mount: Mount, parts: tuple[Path, ...], scratch: Path) -> StepMount:
@@ -224,12 +227,3 @@ def _environment(run: RunCommand, more: Mapping[str, str]) -> dict[str, str]:
     for name, value in (*run.args, *run.proxies, *more.items()):
         env.setdefault(name, value)
     return env
-
-
-def _copied(file: Path, holder: Path) -> Path:
-    """With its mode and owner, in the folder `holder`."""
-    copy = Path(shutil.copy2(file, holder / "file"))
-    status = file.stat()
-    os.chown(copy, status.st_uid, status.st_gid)
-    copy.chmod(status.st_mode & 0o7777)
-    return copy

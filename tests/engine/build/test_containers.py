@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import io
 import shutil
 import socket
+import tarfile
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
@@ -15,6 +18,7 @@ import pytest
 import pytest_asyncio
 
 from engine.build import Builder, BuildEvent, BuildRequest, Notice, StepError, StepOutput
+from engine.build.context import spool
 from engine.build.request import ENTITLEMENTS
 from engine.config import EngineConfig
 from engine.containers import idranges
@@ -148,6 +152,18 @@ RUN --mount=from=second,source=/d,target=/m cat /m/four /m/e/three
     )
     assert engine.said().split()[:2] == ["y", "x"]
     assert engine.said().split()[-2:] == ["4", "3"]
+
+
+@pytest.mark.parametrize("rights", ["", "--security=insecure "])
+async def test_a_device_among_the_files_is_never_read(engine: Engine, rights: str, tmp_path: Path) -> None:
+    device = tarfile.TarInfo("device")
+    device.type, device.devmajor, device.devminor = tarfile.CHRTYPE, 1, 3
+    sent = io.BytesIO()
+    with tarfile.open(fileobj=sent, mode="w") as tar:
+        tar.addfile(device)
+    with contextlib.closing(spool([sent.getvalue()], tmp_path)) as context:
+        text = f"FROM base\nRUN {rights}--mount=source=device,target=/d,rw test -c /d && ! cat /d\n"
+        await engine.build(text, context=context, entitlements=ENTITLEMENTS, no_cache=True)
 
 
 async def test_a_cache_is_there_the_next_time(engine: Engine) -> None:
