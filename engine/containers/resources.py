@@ -22,6 +22,7 @@ from engine.runtime.spec import (
 
 _SMALLEST_MEMORY = 6 << 20
 _PERIOD = 100_000
+_CPUSET = frozenset("0123456789,-")
 
 
 def validate(limits: Limits) -> None:
@@ -66,6 +67,8 @@ def _cpuset(limits: Limits) -> None:
         (limits.cpuset_mems, there.mems, "memory nodes", "mems"),
     ):
         try:
+            if not _CPUSET.issuperset(text):
+                raise ValueError(text)
             wanted = numbers(text)
         except ValueError:
             raise InvalidInput(f"Invalid value {text!r} for cpuset {name}: write it as 0-2,4") from None

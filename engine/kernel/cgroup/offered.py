@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from engine.kernel.cgroup.base import read
 from engine.kernel.cgroup.host import Hierarchies, hierarchies
 
+_MOST = 1 << 16
+"""More processors or memory nodes than any kernel knows."""
+
 
 @dataclass(frozen=True)
 class Offered:
@@ -41,12 +44,19 @@ def offered() -> Offered:
 
 
 def numbers(text: str) -> frozenset[int]:
-    """`0-2,4`. Raises ValueError."""
+    """`0-2,4`. Raises ValueError, also for numbers that nothing here can have."""
     found: set[int] = set()
+    left = _MOST
     for part in text.strip().split(","):
         if part:
             first, _, last = part.partition("-")
-            found.update(range(int(first), int(last or first) + 1))
+            if int(last or first) >= _MOST:
+                raise ValueError(f"{part} is too large")
+            span = range(int(first), int(last or first) + 1)
+            left -= len(span)
+            if left < 0:
+                raise ValueError("too many numbers")
+            found.update(span)
     return frozenset(found)
 
 

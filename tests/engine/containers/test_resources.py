@@ -7,6 +7,7 @@ import pytest
 from engine.containers import resources
 from engine.containers.hostconfig import HostConfig, Limits
 from engine.containers.model import from_json
+from engine.errors import InvalidInput
 from engine.kernel.cgroup.offered import Offered, numbers
 
 ALL = Offered("v1", frozenset(), **{each.name: True for each in fields(Offered) if each.type == "bool"})  # type: ignore[arg-type]
@@ -67,3 +68,9 @@ def test_without_an_account_of_swap_memory_is_limited_alone() -> None:
 @pytest.mark.parametrize(("text", "found"), [("", set()), ("0", {0}), ("0-2,4", {0, 1, 2, 4}), ("3\n", {3})])
 def test_lists_of_processors(text: str, found: set[int]) -> None:
     assert numbers(text) == found
+
+
+@pytest.mark.parametrize("text", ["0-4000000000", "4000000000", "0-65535,0", "1_0", "+1", "1 ", "x", "2-x", "\u0661"])
+def test_what_is_no_list_of_processors_is_refused_at_once(text: str) -> None:
+    with pytest.raises(InvalidInput, match="Invalid value"):
+        resources.validate(Limits(cpuset_cpus=text))
