@@ -80,6 +80,8 @@ async def attach(call: Call) -> web.StreamResponse:
         raise
     duplex = WebSocketDuplex(socket, connection, binary=call.version >= _BINARY_SINCE)
     await converse(duplex, session, tty=container.config.tty, stdin=stdin, keys=keys, framed=False)
+    if keys.pressed:
+        containers.detached(container)
     await socket.close()
     return socket
 
@@ -87,7 +89,7 @@ async def attach(call: Call) -> web.StreamResponse:
 def _check(call: Call, socket: web.WebSocketResponse) -> None:
     """Browsers let every page open WebSockets to everywhere: only pages of this very host may come here."""
     origin = call.request.headers.get("Origin", "")
-    if origin.partition("://")[2] not in ("", call.request.headers.get("Host")):
+    if origin and origin.partition("://")[2] != call.request.headers.get("Host"):
         raise Forbidden(f"origin {origin} is not allowed")
     try:
         possible = socket.can_prepare(call.request).ok

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -49,6 +50,7 @@ async def test_who_closes_or_detaches_leaves_the_container_alone(
 ) -> None:
     made = wire.start("screen", "sh", "-c", "echo ready; cat", Tty=True, OpenStdin=True)
     path = f"/containers/{made}/attach/ws?{ALL}&detachKeys=ctrl-a,x"
+    begun = time.time()
     async with socket(engine, path) as one:
         assert (await one.receive()).data == b"ready\r\n"
     async with socket(engine, path) as one:
@@ -56,6 +58,10 @@ async def test_who_closes_or_detaches_leaves_the_container_alone(
         await one.send_bytes(b"\x01x")
         assert (await one.receive()).type is aiohttp.WSMsgType.CLOSE
     assert client.containers.get(made).status == "running"
+    wanted = {"container": made, "event": "detach"}
+    told = client.events(since=begun, until=time.time(), filters=wanted, decode=True)
+    with contextlib.closing(told):
+        assert len(list(told)) == 1
 
 
 async def test_what_is_refused(engine: str, wire: Wire, client: docker.DockerClient) -> None:
@@ -65,6 +71,7 @@ async def test_what_is_refused(engine: str, wire: Wire, client: docker.DockerCli
     assert (answer.status, answer.message) == (400, "bad request: this is no WebSocket handshake")
     for at, headers, status in (
         (path, {"Origin": "https://elsewhere.example"}, 403),
+        (path, {"Origin": "null"}, 403),
         ("/containers/missing/attach/ws", None, 404),
     ):
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
