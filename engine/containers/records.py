@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,8 @@ class Records:
         """The number that is not durable yet, by folder."""
         self._known: set[Path] = set()
         """Those of them that were there at the last `settle`."""
+        self._lock = threading.Lock()
+        """For `_fresh`, between the two threads; nothing waits for a disk with it."""
 
     def write(self, folder: Path, raw: bytes) -> None:
         """Raises OSError, and then the record is what it was."""
@@ -41,8 +44,9 @@ class Records:
         finally:
             os.close(fd)
         self._numbers[folder] = number
-        before = self._fresh.get(folder)
-        self._fresh[folder] = number
+        with self._lock:
+            before = self._fresh.get(folder)
+            self._fresh[folder] = number
         if before is not None:
             # Gone if it has become the plain one this very moment.
             with contextlib.suppress(FileNotFoundError):
@@ -60,8 +64,9 @@ class Records:
 
     def forget(self, folder: Path) -> None:
         """The folder is no more."""
-        self._numbers.pop(folder, None)
-        self._fresh.pop(folder, None)
+        with self._lock:
+            self._numbers.pop(folder, None)
+            self._fresh.pop(folder, None)
 
     @property
     def unsettled(self) -> bool:
@@ -89,8 +94,9 @@ class Records:
                 if older < number:
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(_path(folder, older))
-            if self._fresh.get(folder) == number:
-                del self._fresh[folder]
+            with self._lock:
+                if self._fresh.get(folder) == number:
+                    del self._fresh[folder]
 
 
 def _path(folder: Path, number: int) -> str:
