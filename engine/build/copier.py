@@ -147,7 +147,7 @@ class Copier:
             with self._behind(base) as direct:
                 direct._fill("", tree, picked, rules, whole=picked.below is not None)
         elif implied is not None:
-            self._unpack(base, tree, implied)
+            self._unpack(base, tree, rules, implied)
         else:
             self._fill(base, tree, picked, rules, whole=not there and picked.below is not None)
 
@@ -182,12 +182,12 @@ class Copier:
         for path, entry in reversed(times):
             self._stamp(path, entry)
 
-    def _unpack(self, base: str, tree: Tree, implied: frozenset[str]) -> None:
+    def _unpack(self, base: str, tree: Tree, rules: IgnoreRules | None, implied: frozenset[str]) -> None:
         times: list[tuple[str, Entry]] = []
         places = {"": base}  # of the archive's folders
-        for relative, entry in walk(tree, ""):
+        for relative, entry in walk(tree, "", rules):
             above, _, name = relative.rpartition("/")
-            target = f"{places[above]}/{name}".strip("/")
+            target = f"{self._place(places, above)}/{name}".strip("/")
             if entry.kind != FOLDER:
                 self._clear(target, folders=True)
                 self._put_one(tree, relative, target, entry)
@@ -202,6 +202,13 @@ class Copier:
                 times.append((target, entry))
         for path, entry in reversed(times):
             self._stamp(path, entry)
+
+    def _place(self, places: dict[str, str], folder: str) -> str:
+        """Where a folder of the archive is. One that is excluded is made for what an exception brings back."""
+        if folder not in places:
+            above, _, name = folder.rpartition("/")
+            places[folder] = self.make_folder(f"{self._place(places, above)}/{name}".strip("/"))
+        return places[folder]
 
     def _lies(self, path: str) -> bool:
         parent, name = self._parent(path)

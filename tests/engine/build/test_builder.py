@@ -429,6 +429,17 @@ async def test_archives_are_unpacked_by_add_alone(bench: Bench) -> None:
     assert (lower[1] / "raw/a.tar.gz").stat().st_size > 0
 
 
+@pytest.mark.parametrize("base", ["/new/", "/old/"])
+async def test_what_is_excluded_is_left_out_of_an_archive_wherever_it_goes(bench: Bench, base: str) -> None:
+    bench.write(x__old__f="F")
+    with tarfile.open(bench.context / "a.tar", "w") as tar:
+        for name in ("a", "b", "d/one", "d/e/two"):
+            tar.addfile(tarfile.TarInfo(name))
+    image = await bench.build(f"FROM scratch\nCOPY x /\nADD --exclude=a --exclude=d --exclude=!d/e/two a.tar {base}\n")
+    added = bench.images.lowerdirs(image.id)[0] / base.strip("/")
+    assert sorted(str(path.relative_to(added)) for path in added.rglob("*")) == ["b", "d", "d/e", "d/e/two"]
+
+
 async def test_an_archive_that_is_a_bomb_is_refused_unread(bench: Bench) -> None:
     bench.write(bomb="")
     info = tarfile.TarInfo("zeros")
