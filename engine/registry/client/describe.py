@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 
-from engine.errors import NotFound, Unavailable
 from engine.images import manifest as formats
 from engine.images.config import MAX_CONFIG_BYTES, ImageConfig
 from engine.images.descriptor import Descriptor, Platform
@@ -13,7 +11,7 @@ from engine.images.manifest import Index
 from engine.images.reference import Reference
 from engine.registry.client import manifests
 from engine.registry.client.auth import Auth
-from engine.registry.client.remote import Remote
+from engine.registry.client.remote import Remote, first_answer
 from engine.registry.client.transport import RegistryClient
 
 
@@ -27,11 +25,7 @@ class Described:
 
 async def describe(client: RegistryClient, reference: Reference, *, auth: Auth | None = None) -> Described:
     """Raises NotFound, Unauthorized, Forbidden, Unavailable; InvalidInput for bytes that are no manifest."""
-    *mirrors, origin = await client.endpoints_for(reference.domain, mirrored=True)
-    for mirror in mirrors:
-        with contextlib.suppress(NotFound, Unavailable):
-            return await _describe(Remote(client, mirror, reference.path), reference)
-    return await _describe(Remote(client, origin, reference.path, auth), reference)
+    return await first_answer(client, reference, auth, lambda remote: _describe(remote, reference))
 
 
 async def _describe(remote: Remote, reference: Reference) -> Described:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from functools import partial
 
-from engine.errors import Forbidden, InvalidInput, NotFound, Unauthorized, Unavailable
+from engine.errors import EngineError, InvalidInput
 from engine.images import digest as digests
 from engine.images import manifest as formats
 from engine.images.config import MAX_CONFIG_BYTES, ImageConfig
@@ -17,9 +18,10 @@ from engine.images.store import ImageStore
 from engine.registry.client import blobs, manifests
 from engine.registry.client.arrivals import Arrivals
 from engine.registry.client.auth import Auth
+from engine.registry.client.endpoint import Endpoint
 from engine.registry.client.manifests import Fetched
 from engine.registry.client.progress import Progress, ProgressEvent, listening, silent
-from engine.registry.client.remote import Remote
+from engine.registry.client.remote import Remote, first_answer
 from engine.registry.client.together import together
 from engine.registry.client.transport import RegistryClient
 
@@ -44,14 +46,15 @@ async def pull(
     """
     if isinstance(platform, str):
         platform = Platform.parse(platform)
+
+    def ask(remote: Remote) -> Awaitable[Image]:
+        return _Pull(remote, reference, store, progress).run(platform)
+
+    def failed(mirror: Endpoint, error: EngineError) -> None:
+        progress(ProgressEvent(None, f"Mirror {mirror.domain} can't help: {error}"))
+
     with listening(progress):
-        *mirrors, origin = await client.endpoints_for(reference.domain, mirrored=True)
-        for mirror in mirrors:
-            try:
-                return await _Pull(Remote(client, mirror, reference.path), reference, store, progress).run(platform)
-            except (NotFound, Unavailable, Unauthorized, Forbidden) as error:
-                progress(ProgressEvent(None, f"Mirror {mirror.domain} can't help: {error}"))
-        return await _Pull(Remote(client, origin, reference.path, auth), reference, store, progress).run(platform)
+        return await first_answer(client, reference, auth, ask, failed)
 
 
 class _Pull:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from aiohttp import ClientResponse
 from yarl import URL
 
+from engine.errors import EngineError, Forbidden, NotFound, Unauthorized, Unavailable
+from engine.images.reference import Reference
 from engine.registry.client.auth import Auth
 from engine.registry.client.endpoint import Endpoint
 from engine.registry.client.transport import Body, RegistryClient, Reply
+
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -85,3 +90,24 @@ class Remote:
             body=body,
             allow=allow,
         )
+
+
+async def first_answer(
+    client: RegistryClient,
+    reference: Reference,
+    auth: Auth | None,
+    ask: Callable[[Remote], Awaitable[_T]],
+    failed: Callable[[Endpoint, EngineError], object] = lambda mirror, error: None,
+) -> _T:
+    """What `ask` brings from the first place that can help: a mirror, or else the registry itself.
+
+    Mirrors are asked without `auth`, which is the registry's own; `failed` is told of each that can't help. Raises
+    what `ask` does.
+    """
+    *mirrors, origin = await client.endpoints_for(reference.domain, mirrored=True)
+    for mirror in mirrors:
+        try:
+            return await ask(Remote(client, mirror, reference.path))
+        except (NotFound, Unavailable, Unauthorized, Forbidden) as error:
+            failed(mirror, error)
+    return await ask(Remote(client, origin, reference.path, auth))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import msgspec
 
-from engine.errors import InvalidInput, NotFound, Unavailable
+from engine.errors import InvalidInput
 from engine.images.descriptor import MALFORMED
 from engine.images.reference import Reference
 from engine.registry.client.auth import Auth
-from engine.registry.client.remote import Remote
+from engine.registry.client.remote import Remote, first_answer
 from engine.registry.client.transport import RegistryClient
 
 _PAGE = 1000
@@ -23,11 +21,7 @@ class _Page(msgspec.Struct):
 
 async def list_tags(client: RegistryClient, reference: Reference, *, auth: Auth | None = None) -> list[str]:
     """All of them, page by page. Raises NotFound, Unauthorized, Forbidden, Unavailable; InvalidInput for nonsense."""
-    *mirrors, origin = await client.endpoints_for(reference.domain, mirrored=True)
-    for mirror in mirrors:
-        with contextlib.suppress(NotFound, Unavailable):
-            return await _list(Remote(client, mirror, reference.path))
-    return await _list(Remote(client, origin, reference.path, auth))
+    return await first_answer(client, reference, auth, _list)
 
 
 async def _list(remote: Remote) -> list[str]:

@@ -212,6 +212,18 @@ async def test_a_mirror_stands_before_docker_hub(ours, new_store, make_image):
     assert news[0].status.startswith(f"Mirror {down.removeprefix('http://')} can't help")
 
 
+@pytest.mark.parametrize("code", [401, 403])
+async def test_a_mirror_that_refuses_is_passed_over(ours, faulty, new_store, make_image, code):
+    here, there = new_store(), new_store()
+    async with RegistryClient(patience=PATIENCE) as client:
+        await push(client, here, make_image(here, {"f": b"x"}), Reference.parse(f"{ours.host}/library/app:2"))
+    faulty.faults.on("GET", "/v2/library/app/", *[status(code)] * 9)
+    async with RegistryClient(mirrors=(faulty.url, ours.url), patience=PATIENCE) as client:
+        assert "2" in await list_tags(client, Reference.parse("app"))
+        assert (await describe(client, Reference.parse("app:2"))).platforms
+        assert (await pull(client, Reference.parse("app:2"), there)).tags == ("app:2",)
+
+
 async def test_mirrors_are_spelled_right(store):
     for url in ("ours", "ftp://ours", "http://user:secret@ours", "http://mirror.example.com"):
         async with RegistryClient(mirrors=(url,), patience=PATIENCE) as client:
