@@ -40,6 +40,7 @@ T = TypeVar("T")
 _LONGEST = 8 << 20
 """Bytes of the largest answer that is read."""
 _MOST_PAGES = 10_000
+_PORTS = {"http": ":80", "https": ":443"}
 
 
 class HousekeepingError(DeployError):
@@ -74,8 +75,9 @@ class RegistryClient:
     ) -> None:
         self.url = _with_scheme(url).rstrip("/")
         self._verify = verify
-        self._user = (username, password or "") if username else None
-        self._timeout = timeout
+        # Where tokens come from elsewhere, the user is that server's business alone.
+        own = not token_url or _origin(token_url) == _origin(self.url)
+        self._user = (username, password or "") if username and own else None
         self._client = BaseClientV2(
             self.url,
             verify_ssl=verify,
@@ -85,7 +87,7 @@ class RegistryClient:
             api_timeout=timeout,
         )
         if token_url:
-            # The user is the token server's business; sent to the registry it would displace the token.
+            # Sent to the registry they would displace the token.
             self._client.method_kwargs.pop("auth", None)
         host = urlsplit(self.url).hostname or ""
         if _is_loopback(host):
@@ -133,12 +135,10 @@ class RegistryClient:
 
     def manage(self, method: str, path: str, value: Any = None) -> dict[str, Any] | None:
         """Asks the embedded registry's own API, which takes JSON and answers with it."""
-        options = {key: kept for key, kept in self._client.method_kwargs.items() if key in ("verify", "proxies")}
+        options = {**self._client.method_kwargs, "auth": self._user}
 
         def ask() -> requests.Response:
-            answer = self._session.request(
-                method, self.url + path, json=value, auth=self._user, timeout=self._timeout, stream=True, **options
-            )
+            answer = self._session.request(method, self.url + path, json=value, stream=True, **options)
             answer.raise_for_status()
             return answer
 
@@ -276,6 +276,12 @@ def _with_scheme(url: str) -> str:
     if "://" in url:
         return url
     return f"{'http' if _is_loopback(urlsplit(f'//{url}').hostname or '') else 'https'}://{url}"
+
+
+def _origin(url: str) -> tuple[str, str]:
+    """Scheme, and host with port: who is asked there."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc.rpartition("@")[2].lower().removesuffix(_PORTS.get(parts.scheme, ""))
 
 
 def _is_loopback(host: str) -> bool:

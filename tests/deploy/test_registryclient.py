@@ -30,6 +30,7 @@ def answering(reply: Callable[[str, str, Mapping[str, str]], Reply]) -> Iterator
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def _any(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
             status, headers, body = reply(self.command, self.path, self.headers)
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
@@ -39,7 +40,7 @@ def answering(reply: Callable[[str, str, Mapping[str, str]], Reply]) -> Iterator
             if self.command != "HEAD":
                 self.wfile.write(data)
 
-        do_GET = do_HEAD = do_DELETE = _any  # noqa: N815
+        do_GET = do_HEAD = do_PUT = do_DELETE = _any  # noqa: N815
 
         def log_message(self, *_: object) -> None: ...
 
@@ -130,6 +131,20 @@ def test_tokens_and_their_end():
         wrong = client(address, username="ada", password="ebb", token_url=token_url)
         with wrong as asking, pytest.raises(HousekeepingError, match="its token server gives no token"):
             asking.tags("web")
+
+
+def test_the_user_of_a_token_server_is_not_told_to_others():
+    told: list[str] = []
+
+    def reply(method: str, path: str, headers: Mapping[str, str]) -> Reply:
+        told.append(headers.get("Authorization", "none"))
+        return 200, {}, {}
+
+    with answering(reply) as address:
+        for token_url in ("http://127.0.0.2:1", f"https://{address}", f"http://{address}", ""):
+            with client(address, username="ada", password="tide", token_url=token_url) as ada:
+                ada.manage("GET", "/api/v1/holds")
+    assert told == ["none", "none", "Basic YWRhOnRpZGU=", "Basic YWRhOnRpZGU="]
 
 
 @pytest.mark.parametrize(
