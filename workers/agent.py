@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 _CONVERGE_SECONDS = 2.0
 _SWEEP_SECONDS = 5.0
+_KEEP_SECONDS = 60.0
 _STOP_SECONDS = 10.0
 
 
@@ -73,7 +74,7 @@ class Agent:
         self._door.start()
         threads = [
             threading.Thread(target=loop, name=loop.__name__, daemon=True)
-            for loop in (self._beat_loop, self._converge_loop, self._sweep_loop, self._event_loop)
+            for loop in (self._beat_loop, self._converge_loop, self._sweep_loop, self._keep_loop, self._event_loop)
         ]
         for thread in threads:
             thread.start()
@@ -192,16 +193,18 @@ class Agent:
             self._stopping.wait(1.0)
 
     def _sweep_loop(self) -> None:
-        settings = self._settings
-        keeping = Keeping(settings.artifacts_keep, settings.artifacts_most, settings.artifacts_size)
-
         def look() -> None:
             self._runner.workspaces.sweep()
-            keep_artifacts(self._runner.artifacts, keeping)
             with suppress(StageFailed):
                 sweep(self._runner.engine())
 
         every(_SWEEP_SECONDS, look, self._stopping.wait)
+
+    def _keep_loop(self) -> None:
+        """On its own: it looks at every file, and what it removes may be large."""
+        settings = self._settings
+        keeping = Keeping(settings.artifacts_keep, settings.artifacts_most, settings.artifacts_size)
+        every(_KEEP_SECONDS, lambda: keep_artifacts(self._runner.artifacts, keeping), self._stopping.wait)
 
     def _close(self) -> None:
         self._stopping.set()
