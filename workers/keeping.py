@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,16 +32,27 @@ class _Kept:
 @contextmanager
 def held(folder: Path) -> Iterator[Path]:
     """The folder, made if need be; no sweep takes it until the block ends. It goes when nothing was put in it."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = _locked(folder)
     try:
-        # The kernel lets go of it when the process dies, however it dies.
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield folder
     finally:
         with suppress(OSError):
             folder.rmdir()
         os.close(descriptor)
+
+
+def _locked(folder: Path) -> int:
+    """The folder that is there, made if need be: a sweep may take away what it had locked before."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with suppress(FileNotFoundError), ExitStack() as opened:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            opened.callback(os.close, descriptor)
+            # The kernel lets go of it when the process dies, however it dies.
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            if os.path.samestat(os.fstat(descriptor), folder.stat()):
+                opened.pop_all()
+                return descriptor
 
 
 def sweep(root: Path, keeping: Keeping, *, now: float | None = None) -> int:

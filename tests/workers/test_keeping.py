@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,6 +55,33 @@ def test_what_an_attempt_holds_stays_until_it_ends(three: Path) -> None:
         assert names(three) == "aempty"
     assert names(three) == "a"
     assert sweep(three, Keeping(seconds=0), now=NOW) == 1
+
+
+def test_what_a_sweep_took_meanwhile_is_made_anew(tmp_path: Path, eventually: Callable[..., Any]) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    taken = os.open(folder, os.O_RDONLY)
+    fcntl.flock(taken, fcntl.LOCK_EX)
+    waiter = f":{os.fstat(taken).st_ino} "
+
+    def put() -> None:
+        with held(folder):
+            (folder / "x.tar").touch()
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(put)
+        try:
+            eventually(lambda: [line for line in _locks() if "->" in line and waiter in line], "waiting for the lock")
+            folder.rmdir()
+        finally:
+            os.close(taken)
+        done.result()
+    assert (folder / "x.tar").exists()
+
+
+def _locks() -> list[str]:
+    """Those of the machine; an arrow points at who waits."""
+    return Path("/proc/locks").read_text().splitlines()
 
 
 def test_a_worker_without_artifacts_has_nothing_to_sweep(tmp_path: Path) -> None:
