@@ -346,8 +346,9 @@ def approve(connection: Connection, context: Context, run: int, name: str, who: 
     stage = stages[name]
     if stage.state != StageState.WAITING:
         raise Conflict(f"stage {name} of run {run} does not wait for approval: it is {stage.state}")
+    who = who[:200]
     reason = f"approved by {who}" if who else "approved"
-    move_stage(connection, stage, StageEvent.APPROVE, approved=True, approver=who[:200], reason=reason)
+    move_stage(connection, stage, StageEvent.APPROVE, approved=True, approver=who, reason=reason)
     advance(connection, context, run)
 
 

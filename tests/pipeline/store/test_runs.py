@@ -372,6 +372,13 @@ def test_a_stage_waits_for_approval(line: Line) -> None:
     assert (line.stage(run, "live").approved, line.stage(run, "live").approver) == (True, "Ada")
 
 
+def test_who_approves_may_say_so_at_length(line: Line) -> None:
+    run = line.begin(stage("a", lock="x"), stage("live", approval=True, lock="x"))
+    line.store.approve(run, "live", who="A" * 300)
+    live = line.stage(run, "live")
+    assert (live.approver, live.reason) == ("A" * 200, f"approved by {'A' * 200}")
+
+
 def test_a_retry_asks_for_approval_again(line: Line) -> None:
     run = line.begin(stage("live", approval=True))
     line.store.approve(run, "live", who="Ada")
