@@ -93,7 +93,15 @@ class Housekeeping:
 
     def publish(self, repository: str, *, public: bool) -> None:
         """Shows a repository of the embedded registry to everyone, or to its group alone."""
-        if self._client.manage("PUT", f"/api/v1/repositories/{repository}", {"public": public}) is None:
+        if not NAME.fullmatch(repository):
+            raise HousekeepingError(f"{repository!r} is no name of a repository")
+        try:
+            shown = self._client.manage("PUT", f"/api/v1/repositories/{repository}", {"public": public})
+        except Unsupported as error:
+            raise HousekeepingError(
+                f"{self._client.url}: only the embedded registry can show a repository to everyone, or hide it"
+            ) from error
+        if shown is None:
             raise HousekeepingError(f"{self._client.url}: {repository}: there is no such repository")
 
     def hold(self, holder: str, digests: AbstractSet[str]) -> bool:

@@ -11,6 +11,7 @@ from deploy.housekeeping import Housekeeping
 from deploy.registryclient import HousekeepingError, Refused, RegistryClient
 from tests.deploy import registries
 from tests.deploy.registries import Pusher
+from tests.deploy.test_registryclient import answering
 
 
 @dataclass
@@ -105,3 +106,12 @@ def test_retention(lab: Lab):
     assert set(tags_of(lab, "kept").values()) == {days[1], days[2], days[5], days[6], undated}
     again = lab.housekeeping.prune("kept", images, keep=2, keep_digests=held)
     assert again.deleted == (), "what somebody else deleted is not counted"
+
+
+@pytest.mark.parametrize("status", [400, 405])
+def test_only_the_embedded_registry_shows_repositories(status: int):
+    with answering(lambda *_: (status, {}, {})) as address:
+        client = RegistryClient(address)
+        with pytest.raises(HousekeepingError, match="only the embedded registry can show a repository to everyone"):
+            Housekeeping(client).publish("web", public=True)
+        client.close()
