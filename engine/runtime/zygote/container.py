@@ -146,7 +146,7 @@ class Container(Process):
         self.finished_at = time.time()
         self.close_stdin()
         if not self.streams:
-            for fd in self.output:
+            for fd in (*self.output, -1 if self.terminal is None else self.terminal):
                 if fd >= 0:
                     os.close(fd)
         if self.log is not None:

@@ -58,6 +58,10 @@ class Execs:
         run.sync.close()
         if message:
             run.failed = True
+            if run.terminal is not None:
+                os.close(run.terminal)
+            if run.exit is not None:
+                container.execs.pop(run.name, None)
             answer({"error": json.loads(message)})
             return
         terminal = (run.terminal,) if run.terminal is not None else ()

@@ -157,6 +157,7 @@ class Zygote:
                 container.creator({"ok": {"pid": container.pid}})
                 container.creator = None
             self._tell(container.onlookers, {"ok": {}})
+            container.onlookers.clear()
             self._open_gate(container)
             return
         self._loop.unwatch(container.sync.fileno())
@@ -179,7 +180,7 @@ class Zygote:
 
     @staticmethod
     def _tell(answers: list[Callable[[dict[str, Any]], None]], answer: dict[str, Any]) -> None:
-        for each in answers[:]:
+        for each in answers:
             each(answer)
 
     def _spawn(self, container: Container, request: dict[str, Any]) -> None:
@@ -189,13 +190,20 @@ class Zygote:
         self._note_group(container)
         container.oom_base = group.oom_kills()
         stdio, far = ([], []) if container.tty else _pipes(request.get("open_stdin", False))
-        owned(far, spec)
-        pid, ours = self._beget(group, request, far)
+        try:
+            owned(far, spec)
+            pid, ours = self._beget(group, request, far)
+        except OSError:
+            for fd in (*stdio, *far):
+                if fd >= 0:
+                    os.close(fd)
+            raise
         for fd in far:
             os.close(fd)
         container.begin(pid, ours, stdio)
         self._loop.watch(container.pidfd, lambda: self._reap(container))
         container.hold_mounts(spec)
+        users = None
         try:
             users = map_ids(pid, spec)
             # Only now: under a limit of one process nobody could be born beside the visiting zygote.
@@ -207,13 +215,14 @@ class Zygote:
             finally:
                 for fd in trees:
                     os.close(fd)
-                if users is not None:
-                    os.close(users)
         except OSError:
             # Its end is seen and cleared up by _reap, as any other's.
             container.doomed = True
             signal.pidfd_send_signal(container.pidfd, signal.SIGKILL)
             raise
+        finally:
+            if users is not None:
+                os.close(users)
 
     def _note_group(self, container: Container) -> None:
         """A group that is not below the engine's own is found by this note, should nobody be left to tell of it."""

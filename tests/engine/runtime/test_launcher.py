@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -8,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine.errors import Conflict, SystemFailure
+from engine.errors import Conflict, NotFound, SystemFailure
 from engine.kernel import libc
 from engine.kernel.cgroup.host import groups_below
 from engine.runtime.launcher import ExecFailed, Launcher
@@ -24,6 +26,7 @@ from engine.runtime.spec import (
     LinuxSyscall,
     Mount,
     Process,
+    Rlimit,
     User,
 )
 from tests.engine.runtime.boxes import MOUNTS, NAMESPACES, Box, make_spec
@@ -320,3 +323,49 @@ async def test_what_the_engine_ignores_its_containers_do_not(exec_root: Path, la
     finally:
         signal.signal(signal.SIGQUIT, before)
     assert seen == f"SigIgn:\t{0:016x}\n"
+
+
+def _open(zygote: int, kind: str) -> int:
+    """How many of a process's descriptors are of a kind, `pipe:` say."""
+    found = 0
+    for fd in Path(f"/proc/{zygote}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found += os.readlink(fd).startswith(kind)
+    return found
+
+
+async def _alone(box: Box, exec_root: Path) -> None:
+    """Until those that could not be created have ended: the zygote tells nobody of that."""
+    async with asyncio.timeout(30):
+        while len(groups_below(f"/shipway/test-{exec_root.name}")) > 1:
+            await box.launcher.list()
+
+
+async def test_what_fails_leaves_nothing_open(box: Box, exec_root: Path) -> None:
+    zygote = _zygote(exec_root)
+    await box.create("stays", make_spec("sleep", "100"))
+    await box.launcher.start("stays")
+    before = _open(zygote, "pipe:")
+    for name in ("one", "two"):
+        with pytest.raises(ExecFailed, match="nope"):
+            await box.launcher.exec("stays", name, Process(["nope"], env=["PATH=/bin"], terminal=True))
+    assert _open(zygote, "/dev/pts/ptmx") == 0
+
+    unknown = make_spec("true", terminal=True, rlimits=[Rlimit("RLIMIT_NONE", 1, 1)])
+    with pytest.raises(SystemFailure, match="unknown resource limit"):
+        await box.create("three", unknown)
+    await _alone(box, exec_root)
+    assert _open(zygote, "/dev/pts/ptmx") == 0
+
+    mapping = [IDMapping(0, 1_000_000, 65536)]
+    kinds = [LinuxNamespace(kind) for kind in (*NAMESPACES, "user")]
+    linux = Linux(namespaces=kinds, uid_mappings=mapping, gid_mappings=mapping)
+    with pytest.raises(SystemFailure, match="Invalid argument"):
+        await box.create("four", make_spec("true", linux=linux, oom_score_adj=1 << 20))
+    assert _open(zygote, "user:") == 0
+
+    absent = Linux(namespaces=[LinuxNamespace("pid", "/none"), LinuxNamespace("mount")])
+    with pytest.raises(NotFound, match="/none"):
+        await box.create("five", make_spec("true", linux=absent))
+    await _alone(box, exec_root)
+    assert _open(zygote, "pipe:") == before
