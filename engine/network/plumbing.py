@@ -11,6 +11,8 @@ import errno
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 
+import msgspec
+
 from engine.config import EngineConfig
 from engine.network import conntrack, links, veth
 from engine.network.firewall import published_by
@@ -57,11 +59,22 @@ class Plumbing(Groundwork):
             raise
 
     def publish(self, endpoint: Endpoint) -> None:
-        """Publish the ports that the endpoint has been given since it was plugged in."""
+        """Publish the ports that the endpoint has been given since it was plugged in: all of them, or none."""
         self._netlink.send([links.set_port(endpoint.host_interface, hairpin=True)])
-        self._firewall.publish(published_by(endpoint))
+        try:
+            self._firewall.publish(published_by(endpoint))
+            self._forget_flows(endpoint.ports)
+            self._store.save_endpoint(endpoint)
+        except BaseException:
+            with contextlib.suppress(NetlinkError):
+                self._firewall.unpublish(published_by(endpoint))
+            raise
+
+    def unpublish(self, endpoint: Endpoint) -> None:
+        """Close the endpoint's ports; it stays."""
+        self._firewall.unpublish(published_by(endpoint))
         self._forget_flows(endpoint.ports)
-        self._store.save_endpoint(endpoint)
+        self._store.save_endpoint(msgspec.structs.replace(endpoint, ports=[]))
 
     def remember(self, endpoint: Endpoint) -> None:
         """Write down what has changed of an endpoint that is there."""

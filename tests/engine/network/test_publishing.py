@@ -23,6 +23,7 @@ from .conftest import (
     Namespaces,
     Servers,
     call,
+    command,
     here,
     inside,
 )
@@ -153,6 +154,23 @@ async def test_ports_move_to_another_network(
     assert binding.host_port == port
     assert await inside(outside, HOST, port) == f"web {OUTSIDE}"
     assert (await inside(one, HOST, port)).startswith("web ")
+
+
+async def test_publishing_that_fails_leaves_nothing(
+    networks: Networks, config: EngineConfig, namespaces: Namespaces, servers: Servers
+) -> None:
+    one = namespaces()
+    servers(one, "web")
+    await networks.attach("bridge", ONE, one.path)
+    rules = await here(command, "nft list ruleset")
+    records = config.exec_root / "network"
+    records.rename(config.exec_root / "aside")
+    with pytest.raises(FileNotFoundError):
+        await networks.publish(ONE, [PortMapping(80, host_port=28080)])
+    assert await here(command, "nft list ruleset") == rules
+    (config.exec_root / "aside").rename(records)
+    await networks.publish(ONE, [PortMapping(80, host_port=28080)])
+    assert (await here(call, "127.0.0.1", 28080)).startswith("web ")
 
 
 async def test_what_can_not_be_published(networks: Networks, namespaces: Namespaces) -> None:
