@@ -34,7 +34,6 @@ from engine.build.scope import global_scope
 from engine.build.sharedcache import SharedCache
 from engine.build.solver import Solver
 from engine.build.stepcache import StepCache
-from engine.build.threads import in_thread
 from engine.build.trees import EmptyTree, Tree
 from engine.config import EngineConfig
 from engine.containers.idranges import IdRanges
@@ -44,6 +43,7 @@ from engine.images.image import Image
 from engine.images.leases import Lease
 from engine.images.reference import Reference
 from engine.images.store import ImageStore
+from engine.threads import to_the_end
 
 _KEEP_SECONDS = 7 * 86_400.0  # that a layer of the cache outlives its last use
 
@@ -100,16 +100,16 @@ class Builder:
 
         What builds that run now stand on goes only after them.
         """
-        mounts = await in_thread(partial(self.cache_mounts.prune, unused_for))
+        mounts = await to_the_end(partial(self.cache_mounts.prune, unused_for))
         before = self.cache.chains()
-        await in_thread(partial(self.cache.prune, time.time() - unused_for))
+        await to_the_end(partial(self.cache.prune, time.time() - unused_for))
         kept = self.cache.chains()
         self._outgoing.append(self._lease)
         self._lease = self._images.lease(*kept, seconds=_KEEP_SECONDS)
         if self._building:
             return mounts
         self._release_outgoing()
-        return mounts + await in_thread(partial(self._images.drop_loose, sorted(before - kept)))
+        return mounts + await to_the_end(partial(self._images.drop_loose, sorted(before - kept)))
 
     def _release_outgoing(self) -> None:
         while self._outgoing:
@@ -137,12 +137,12 @@ class Builder:
             opened.callback(whole.close)
             source = request.dockerfile_content
             if source is None:
-                source = await in_thread(lambda: read_dockerfile_bytes(whole, request.dockerfile))
+                source = await to_the_end(lambda: read_dockerfile_bytes(whole, request.dockerfile))
             syntax = parse(source)
             dockerfile = interpret(syntax)
             settings = checks.settings_of(syntax, request.build_args)
-            rules = await in_thread(lambda: read_ignore_rules(whole, request.dockerfile))
-            tree: Tree = EmptyTree() if context is None else await in_thread(lambda: context.tree(rules))
+            rules = await to_the_end(lambda: read_ignore_rules(whole, request.dockerfile))
+            tree: Tree = EmptyTree() if context is None else await to_the_end(lambda: context.tree(rules))
             opened.callback(tree.close)
 
             host = Platform.host()
@@ -205,11 +205,11 @@ class Builder:
             labels = {printable(name): printable(value) for name, value in request.labels.items()}
             inner = msgspec.structs.replace(config.config, labels={**config.config.labels, **labels})
             config = msgspec.structs.replace(config, config=inner)
-        image = await in_thread(lambda: self._images.create_image(config, standing.layers, tags[0] if tags else None))
+        image = await to_the_end(lambda: self._images.create_image(config, standing.layers, tags[0] if tags else None))
         for tag in tags[1:]:
-            await in_thread(partial(self._images.tag, image.id, tag))
+            await to_the_end(partial(self._images.tag, image.id, tag))
         if tags[1:]:
-            image = await in_thread(lambda: self._images.get(image.id))
+            image = await to_the_end(lambda: self._images.get(image.id))
         await self._export(request, caches, recall, tell)
         tell(progress.Built(image.id, request.tags))
         return image
@@ -220,7 +220,7 @@ class Builder:
         for name in () if request.no_cache else request.cache_from:
             try:
                 try:
-                    image = await in_thread(partial(self._images.get, name))
+                    image = await to_the_end(partial(self._images.get, name))
                     found.append(SharedCache(sharedcache.extract(image.config)))
                 except NotFound:
                     if caches is None:

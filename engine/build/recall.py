@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from engine.build.sharedcache import SharedCache
 from engine.build.stepcache import Result, StepCache
-from engine.build.threads import in_thread
 from engine.errors import EngineError
 from engine.images import digest as digests
 from engine.images.image import Layer
 from engine.images.leases import Lease
 from engine.images.store import ImageStore
+from engine.threads import to_the_end
 
 
 class Recall:
@@ -54,7 +54,7 @@ class Recall:
         """The result's layer on top of the chain `parent`, safe from removal; None where it can't be had."""
         chain = digests.chain_id(parent or None, found.diff_id)
         self._lease.add(chain)
-        layer = await in_thread(lambda: self._here(chain))
+        layer = await to_the_end(lambda: self._here(chain))
         if layer is not None:
             return layer
         for cache in self._shared:

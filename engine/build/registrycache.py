@@ -12,7 +12,6 @@ from functools import partial
 
 from engine.build.sharedcache import SharedCache, extract, read_listing, write_listing
 from engine.build.stepcache import Result
-from engine.build.threads import in_thread
 from engine.errors import EngineError, InvalidInput, NotFound
 from engine.images import descriptor as types
 from engine.images import digest as digests
@@ -24,6 +23,7 @@ from engine.images.reference import Reference
 from engine.images.store import ImageStore
 from engine.registry.client import Auth, RegistryClient, blobs, manifests
 from engine.registry.client.remote import Remote
+from engine.threads import to_the_end
 
 LISTING = "application/vnd.shipway.buildcache.v1+json"
 _MOST_LAYERS = 500  # what manifests may have
@@ -50,7 +50,7 @@ class RegistryCaches:
             raise InvalidInput(f"{name}: a listing of {manifest.config.size} bytes is larger than {MAX_CONFIG_BYTES}")
         with self._images.lease(manifest.config.digest):
             await blobs.download(remote, manifest.config, self._images.blobs)
-            data = await in_thread(lambda: self._images.blobs.read(manifest.config.digest, MAX_CONFIG_BYTES))
+            data = await to_the_end(lambda: self._images.blobs.read(manifest.config.digest, MAX_CONFIG_BYTES))
         if manifest.config.media_type == LISTING:
             records, diff_ids = read_listing(data)
         elif manifest.is_image:
@@ -88,7 +88,7 @@ class RegistryCaches:
         manifest = Manifest(config, tuple(layers.values()), artifact_type=LISTING)
         remote = await self._remote(reference, "pull,push")
         with self._images.lease(config.digest, *(layer.digest for layer in layers.values())):
-            await in_thread(lambda: self._images.blobs.put(listing))
+            await to_the_end(lambda: self._images.blobs.put(listing))
             gate = asyncio.Semaphore(self._client.parallel)
             wanted = {blob.digest: blob for blob in (*layers.values(), config)}
             tasks = [asyncio.create_task(self._send(remote, blob, gate)) for blob in wanted.values()]
@@ -107,7 +107,7 @@ class RegistryCaches:
             if result.chain_id and result.diff_id not in found and len(found) < _MOST_LAYERS:
                 try:
                     chain = result.chain_id
-                    found[result.diff_id] = await in_thread(partial(self._images.layers.pack, chain))
+                    found[result.diff_id] = await to_the_end(partial(self._images.layers.pack, chain))
                 except NotFound:
                     known = earlier.blobs.get(result.diff_id)
                     if known is not None:

@@ -21,8 +21,8 @@ from engine.build.steps.download import download
 from engine.build.steps.logins import Logins
 from engine.build.steps.repository import checkout
 from engine.build.steps.workspace import Workspace
-from engine.build.threads import in_thread
 from engine.errors import InvalidInput
+from engine.threads import to_the_end
 
 _Later = Callable[[Callable[[], None]], object]
 
@@ -50,7 +50,7 @@ async def fetched(
     Raises InvalidInput, Forbidden, Unavailable.
     """
     with ExitStack() as stack:
-        space = await in_thread(lambda: Workspace(spaces, ()))
+        space = await to_the_end(lambda: Workspace(spaces, ()))
         stack.callback(space.remove)
         folder = space.scratch_folder("context")
         git = parse_git(address)
@@ -75,11 +75,11 @@ async def fetched(
 
 
 async def _archive_or_file(address: str, source: Source, folder: Path, later: _Later) -> RemoteContext:
-    found = await in_thread(lambda: unpacked(source, folder))
+    found = await to_the_end(lambda: unpacked(source, folder))
     if found is not None:
         later(found[1].close)
         return RemoteContext(found[1])
     size = os.stat(folder / "content").st_size
     if size > MAX_FILE:
         raise InvalidInput(f"{address}: {size} bytes are no archive, and too many for a Dockerfile")
-    return RemoteContext(None, await in_thread((folder / "content").read_bytes))
+    return RemoteContext(None, await to_the_end((folder / "content").read_bytes))

@@ -14,12 +14,12 @@ from typing import Any
 import msgspec
 
 from engine.build.stepcache import Result
-from engine.build.threads import in_thread
 from engine.images import digest as digests
 from engine.images.config import ImageConfig
 from engine.images.descriptor import MALFORMED, Descriptor
 from engine.images.image import Layer
 from engine.images.store import ImageStore
+from engine.threads import to_the_end
 
 ASKED_BY = "BUILDKIT_INLINE_CACHE"
 _KEY = "dev.shipway.cache.v1"
@@ -36,16 +36,16 @@ class SharedCache:
 
     async def bring(self, images: ImageStore, diff_id: str, parent: str | None) -> Layer | None:
         """The layer unpacked on top of `parent`; None where this cache does not have it. Raises EngineError."""
-        blob = await in_thread(lambda: images.layers.known_blob(diff_id))
+        blob = await to_the_end(lambda: images.layers.known_blob(diff_id))
         if blob is None:
             blob = self.blobs.get(diff_id)
             if blob is None or self.download is None:
                 return None
             with images.lease(blob.digest):
                 await self.download(blob)
-                return await in_thread(lambda: images.import_layer(blob, diff_id, parent))
+                return await to_the_end(lambda: images.import_layer(blob, diff_id, parent))
         known = blob
-        return await in_thread(lambda: images.import_layer(known, diff_id, parent))
+        return await to_the_end(lambda: images.import_layer(known, diff_id, parent))
 
 
 class _Record(msgspec.Struct, frozen=True, array_like=True):

@@ -41,7 +41,6 @@ from engine.build.steps.logins import Logins
 from engine.build.steps.repository import checkout, is_commit
 from engine.build.steps.run import RunPreparation
 from engine.build.steps.workspace import Workspace
-from engine.build.threads import in_thread
 from engine.build.trees import EmptyTree, Tree
 from engine.config import EngineConfig
 from engine.containers.idranges import IdRanges
@@ -50,6 +49,7 @@ from engine.images.config import ImageConfig
 from engine.images.image import Image, Layer
 from engine.images.leases import Lease
 from engine.images.store import ImageStore
+from engine.threads import to_the_end
 
 _SECOND = len("1970-01-01T00:00:00")
 
@@ -108,7 +108,7 @@ class Solver:
         except BaseExceptionGroup as failures:
             raise _first(failures) from None
         finally:
-            await in_thread(self._laid_out.remove)
+            await to_the_end(self._laid_out.remove)
         standing = self._solved[target].result()
         config = self._stages[target].work.config
         newest = max((entry.created or "" for entry in standing.history), default="")
@@ -132,7 +132,7 @@ class Solver:
             standing = await self._solved[stage.planned.base]
         elif stage.image is not None:
             image = stage.image
-            standing = await in_thread(lambda: self._from_image(image))
+            standing = await to_the_end(lambda: self._from_image(image))
         else:
             standing = Standing()
         self._tell(progress.StepFinished(number, _short(standing), time.monotonic() - started))
@@ -190,7 +190,7 @@ class Solver:
         key = cachekey.folder_key(standing.chain, make)
 
         async def work(space: Workspace) -> bool:
-            return await in_thread(lambda: make_folder(standing.lower, space, make))
+            return await to_the_end(lambda: make_folder(standing.lower, space, make))
 
         return await self._made(make, standing, number, key, work)
 
@@ -263,13 +263,13 @@ class Solver:
                 self._tell(progress.StepCached(number))
                 return known
             local = tuple(source for source in copy.sources if not is_url(source) and not is_git(source))
-            picked = await in_thread(lambda: pick(tree, local, parents=copy.parents, what=what))
+            picked = await to_the_end(lambda: pick(tree, local, parents=copy.parents, what=what))
             sources = [Source(tree, one) for one in picked]
-            content = await in_thread(lambda: digest_of(tree, picked, copy.excludes))
+            content = await to_the_end(lambda: digest_of(tree, picked, copy.excludes))
             if len(local) < len(copy.sources):
                 remote = await self._fetch(copy, stack)
                 sources = remote + sources
-                content += await in_thread(
+                content += await to_the_end(
                     lambda: "".join(digest_of(one.tree, [one.picked], copy.excludes) for one in remote)
                 )
 
@@ -279,14 +279,14 @@ class Solver:
                         ready = [_ready(copy, source, tree, space, opened) for source in sources]
                         return copy_files(standing.lower, space, copy, ready, self._epoch)
 
-                return await in_thread(write)
+                return await to_the_end(write)
 
             key = cachekey.copy_key(standing.chain, copy, content)
             return await self._made(copy, standing, number, key, work, also=fast)
 
     async def _fetch(self, copy: CopyFiles, stack: AsyncExitStack) -> list[Source]:
         """What ADD brings from elsewhere, in folders that go with `stack`."""
-        space = await in_thread(lambda: Workspace(self._spaces, ()))
+        space = await to_the_end(lambda: Workspace(self._spaces, ()))
         stack.callback(space.remove)
         found: list[Source] = []
         logins = Logins(self._request.secrets)
@@ -331,19 +331,19 @@ class Solver:
                     self._remember(also, known)
                 self._tell(progress.StepCached(number))
                 return known
-            space = await in_thread(lambda: Workspace(self._spaces, standing.lower))
+            space = await to_the_end(lambda: Workspace(self._spaces, standing.lower))
             try:
                 changed = await work(space)
                 created = self._now()
                 if changed:
-                    layer = await in_thread(lambda: self._commit(standing, space))
+                    layer = await to_the_end(lambda: self._commit(standing, space))
                     result = Result(layer.chain_id, layer.diff_id, created)
                     after = self._with_layer(standing, layer, action, created)
                 else:
                     result = Result("", "", created)
                     after = standing.with_change(action.created_by, created, f"{key} {created}")
             finally:
-                await in_thread(space.remove)
+                await to_the_end(space.remove)
                 if self._ranges is not None:
                     self._ranges.give_back(space.id_shift)
             self._recall.keep((key, *also), result)
@@ -397,7 +397,7 @@ class Solver:
         if origin == SCRATCH:
             return Standing()
         image = await self._preparation.image(origin)
-        return await in_thread(lambda: self._from_image(image))
+        return await to_the_end(lambda: self._from_image(image))
 
     def _behind(self, mount: Mount, standing: Standing | None, stack: AsyncExitStack) -> Behind:
         if standing is not None:
@@ -407,7 +407,7 @@ class Solver:
     async def _mount_input(self, mount: Mount, behind: Behind) -> str:
         if mount.type != "bind":
             return ""
-        return await in_thread(lambda: digest_of(behind.tree, [behind.pick(mount.source)]))
+        return await to_the_end(lambda: digest_of(behind.tree, [behind.pick(mount.source)]))
 
 
 def _ready(copy: CopyFiles, source: Source, local_tree: Tree, space: Workspace, opened: ExitStack) -> Source:

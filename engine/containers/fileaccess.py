@@ -8,15 +8,15 @@ import functools
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 from engine.containers import archive, changes, inroot, rootview, users, volumes
 from engine.containers.layered import Layered
 from engine.containers.model import Container, MountPoint
 from engine.containers.room import Room
 from engine.errors import Forbidden, NotFound
+from engine.threads import to_the_end
 
-T = TypeVar("T")
 _QUEUED = 8
 
 
@@ -121,18 +121,6 @@ def _folder_of(point: MountPoint) -> int:
         raise NotFound(f"can't find {point.subpath} in volume {point.name}: {error.strerror}") from None
     finally:
         os.close(whole)
-
-
-async def to_the_end(act: Callable[[], T]) -> T:
-    """In a thread, which has ended when this returns, cancelled or not: it works on descriptors of ours."""
-    work = asyncio.ensure_future(asyncio.to_thread(act))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        while not work.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait((work,))
-        raise
 
 
 async def streamed(produce: Callable[[archive.Write], None]) -> AsyncGenerator[bytes]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from engine.containers.store import ContainerStore
+from engine.threads import to_the_end
 
 _log = logging.getLogger(__name__)
 _SECONDS = 1.0
@@ -65,6 +66,7 @@ class Upkeep:
     @staticmethod
     async def _do(work: Callable[[], None]) -> None:
         try:
-            await asyncio.shield(asyncio.to_thread(work))
-        except OSError:
+            await to_the_end(work)
+        except Exception:
+            # Whatever it was: without upkeep nothing becomes durable, and removals wait for ever.
             _log.exception("it is tried again")

@@ -21,10 +21,10 @@ from engine.build.problems import DockerfileError, did_you_mean
 from engine.build.request import HOST_NETWORK, INSECURE, BuildRequest
 from engine.build.steps.binds import Behind, copy_out
 from engine.build.steps.workspace import Workspace
-from engine.build.threads import in_thread
 from engine.containers import idranges
 from engine.containers.ephemeral import Step, StepMount
 from engine.errors import Forbidden
+from engine.threads import to_the_end
 
 _HOSTNAME = "buildkitsandbox"
 # Where a runtime puts files and file systems of its own. An image without these names shall not get them.
@@ -119,7 +119,7 @@ class RunPreparation:
 
     async def _bind(self, mount: Mount, number: int) -> None:
         behind = self._behind[mount]
-        shown = await in_thread(lambda: behind.show(mount.source))
+        shown = await to_the_end(lambda: behind.show(mount.source))
         if shown.is_folder:
             self._stub_folder(mount.target)
             self._mounts.append(self._over(mount, shown.parts, self._space.scratch_folder(f"bind{number}")))
@@ -129,7 +129,7 @@ class RunPreparation:
         if not mount.read_only or self._run.privileged:
             # Writes are lost, as they shall be; and who has every right could make a mount writable. A device, whose
             # content is the host's, is made anew and never read.
-            file = await in_thread(
+            file = await to_the_end(
                 lambda: copy_out(behind.tree, behind.pick(mount.source), self._space.scratch / f"bind{number}")
             )
         self._mounts.append(StepMount(mount.target, file, mount.read_only))

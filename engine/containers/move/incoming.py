@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.containers import stopping
-from engine.containers.fileaccess import to_the_end
 from engine.containers.model import Container, Move, State
 from engine.containers.move import arrival, packing
 from engine.containers.move.journal import Journal, Note
@@ -27,6 +26,7 @@ from engine.containers.room import Room
 from engine.errors import Conflict, EngineError, InvalidInput, NotFound, SystemFailure
 from engine.images.unpack import unpack
 from engine.kernel.sync import syncfs
+from engine.threads import to_the_end
 
 if TYPE_CHECKING:
     from engine.images.leases import Lease
