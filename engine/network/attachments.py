@@ -165,11 +165,16 @@ class Attachments:
             endpoint.ports = [*self._reserve(network, ports)]
             try:
                 await self._run(self._plumbing.publish, endpoint)
+                try:
+                    await self._relays.open(endpoint)
+                except BaseException:
+                    self._relays.close(endpoint)
+                    await self._run(self._plumbing.unpublish, endpoint)
+                    raise
             except BaseException:
                 self._ports.release(endpoint.ports)
                 endpoint.ports = []
                 raise
-            await self._relays.open(endpoint)
             return endpoint.ports
         return ()
 
