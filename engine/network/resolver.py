@@ -84,10 +84,11 @@ class _Listener(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         answer = self._answer(data)
-        question = dns.parse_question(data)
         if answer is None:
             self._forward_later(data, lambda found: self._send(found, addr))
-        elif question is not None and len(answer) > dns.udp_limit(data, question):
+            return
+        question = dns.parse_question(data)
+        if question is not None and len(answer) > dns.udp_limit(data, question):
             self._send(dns.truncated(answer, question), addr)
         else:
             self._send(answer, addr)
