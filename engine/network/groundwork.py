@@ -67,9 +67,7 @@ class Groundwork:
 
         While nobody is on it, it also makes way for whatever else has come to use its subnet.
         """
-        wishes = wishes_of_default(self._config.default_bridge)
-        if wishes.ipv6 is not None and not ipv6.available():
-            wishes = Wishes(wishes.ipv4)
+        wishes = _possible(wishes_of_default(self._config.default_bridge))
         around = self._around(others)
         in_the_way = default.bridge not in present and not _free(default.subnet, around.used)
         if not in_the_way and fits(default, wishes):
@@ -103,9 +101,12 @@ class Groundwork:
             self._opened = None
 
     def create(self, network: Network, others: Sequence[Network], wishes: Wishes) -> None:
-        """Give `network` its subnets and make its bridge. Raises Conflict or InvalidInput."""
+        """Give `network` its subnets and make its bridge; where the host has no IPv6 it has none either.
+
+        Raises Conflict or InvalidInput.
+        """
         with bridge.subnet_lock():
-            place(network, wishes, self._around(others), self._config.instance)
+            place(network, _possible(wishes), self._around(others), self._config.instance)
             if any(link.name == network.bridge for link in links.list_links(self._netlink)):
                 raise Conflict(f"an interface called {network.bridge} exists already")
             if network.subnet6:
@@ -163,6 +164,11 @@ class Groundwork:
 
     def _is_ours(self, interface: str) -> bool:
         return interface.startswith((self._config.bridge, f"v{self._config.instance}"))
+
+
+def _possible(wishes: Wishes) -> Wishes:
+    """What of them this host can fulfil."""
+    return wishes if wishes.ipv6 is None or ipv6.available() else Wishes(wishes.ipv4)
 
 
 def _keep_ipv6(networks: Iterable[Network]) -> None:
