@@ -160,7 +160,7 @@ async def info(call: Call) -> web.StreamResponse:
                 "name=cgroupns",
             ],
             "CDISpecDirs": [],
-            "Warnings": [f"WARNING: {one}" for one in rooms.networks.warnings] or None,
+            "Warnings": [f"WARNING: {one}" for one in await rooms.networks.warnings()] or None,
         }
     )
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 
 from engine.errors import Conflict, Forbidden, InvalidInput, NotFound, SystemFailure
-from engine.network import doctor, ipv6, options
+from engine.network import doctor, options
 from engine.network.attachments import Attachments
 from engine.network.model import Network
 from engine.network.netlink import NetlinkError
@@ -47,7 +47,7 @@ class Networks(Attachments):
                 self._adopt(endpoint)
                 await self._relays.open(endpoint)
         await self._run(self._plumbing.rebuild, self._bridged())
-        for warning in self.warnings:
+        for warning in await self.warnings():
             _log.warning("%s", warning)
 
     async def reconcile(self, live: Collection[str]) -> None:
@@ -118,8 +118,6 @@ class Networks(Attachments):
             labels=dict(labels or {}),
             options=driver_options,
         )
-        if wishes.ipv6 is not None and not ipv6.available():
-            wishes = Wishes(wishes.ipv4)
         async with self._changing:
             if any(other.name == name for other in self._networks.values()):
                 raise Conflict(f"network with name {name} already exists")
@@ -152,12 +150,11 @@ class Networks(Attachments):
                     removed.append(await self.remove(network.id))
         return removed
 
-    @property
-    def warnings(self) -> Sequence[str]:
+    async def warnings(self) -> Sequence[str]:
         """What of this host stands in the networks' way, as it is now."""
         with_ipv6 = any(network.subnet6 for network in self._bridged())
         try:
-            found = doctor.hindrances(self._config, with_ipv6=with_ipv6)
+            found = await asyncio.to_thread(doctor.hindrances, self._config, with_ipv6=with_ipv6)
         except NetlinkError as error:
             return [f"the host's rules can't be looked at: {error}"]
         return [f"{finding.detail}; let it through: {finding.remedy}" for finding in found]

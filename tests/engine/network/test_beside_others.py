@@ -76,13 +76,13 @@ async def test_walls_of_others_are_told_and_left_alone(
             await inside(one, OUTSIDE, 80, 0.2)
         assert rules_of_others(config) == rules
 
-        warnings = networks.warnings
+        warnings = await networks.warnings()
         assert len(warnings) == (2 if wall == "iptables" else 1)
         assert all("drops what goes from containers" in warning for warning in warnings)
         for warning in warnings:
             for line in warning.partition("let it through: ")[2].split("; "):
                 shell(line)
-        assert networks.warnings == []
+        assert await networks.warnings() == []
         assert [one.name for one in doctor.inspect(config) if not one.ok and one.name == "forwarding"] == []
         for far, host in ((OUTSIDE, HOST), (OUTSIDE6, HOST6)):
             assert (await inside(one, far, 80)).startswith("world ")
@@ -99,7 +99,7 @@ async def test_a_host_whose_rules_are_open(networks: Networks) -> None:
     command("nft add chain inet other forward { type filter hook forward priority 0 ; policy accept ; }")
     command("nft add rule inet other forward tcp dport 25 drop")
     try:
-        assert networks.warnings == []
+        assert await networks.warnings() == []
     finally:
         command("nft delete table inet other")
 
