@@ -151,8 +151,6 @@ class Attachments:
             raise
         return endpoint
 
-    connect = attach
-
     async def publish(self, container_id: str, ports: Sequence[PortMapping]) -> Sequence[PortBinding]:
         """Publish ports of a container that is on networks already, by the first that leads outside.
 
@@ -177,10 +175,6 @@ class Attachments:
                 raise
             return endpoint.ports
         return ()
-
-    async def loopback(self, netns: Path) -> None:
-        """Bring `lo` up for a container that is on no network at all."""
-        await self._run(veth.loopback_up, netns)
 
     async def disconnect(self, network: str, container_id: str, *, netns: Path | None = None) -> Endpoint:
         """Take a running container off one network; its interface is gone on return.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import ip_network
 
 from engine.config import EngineConfig
 from engine.kernel.doctor import Finding
@@ -61,7 +60,7 @@ def _pool(text: str) -> Finding:
         used = links.used_subnets(netlink)
     pools = addresses.parse_pools(text)
     free = sum(addresses.is_free(one, used) for pool, size in pools for one in pool.subnets(new_prefix=size))
-    names = ", ".join(str(ip_network(pool)) for pool, _ in pools)
+    names = ", ".join(str(pool) for pool, _ in pools)
     return Finding(
         "addresses",
         free > 0,

@@ -90,16 +90,6 @@ def _inside6(endpoint: Endpoint, how: Plug, index: int) -> Iterator[Request]:
         yield links.add_default_route(endpoint.gateway6, index)
 
 
-def loopback_up(netns: Path) -> None:
-    """Bring `lo` up in a namespace that gets no other interface."""
-    namespace = open_netns(netns)
-    try:
-        with open_netlink(namespace) as container:
-            container.send([links.set_up(1)])
-    finally:
-        os.close(namespace)
-
-
 def route_by(netns: Path, endpoint: Endpoint) -> None:
     """Make `endpoint` the container's way out, as far as it has none."""
     namespace = open_netns(netns)

@@ -111,7 +111,7 @@ async def test_names_of_several_networks(networks: Networks, namespaces: Namespa
     web = await networks.attach("front", TWO, two.path, aliases=["web"])
     db = await networks.attach("back", THREE, three.path, aliases=["db"])
     assert await find(one, "db") == (2, [])
-    await networks.connect("back", ONE, one.path)
+    await networks.attach("back", ONE, one.path)
     await networks.disconnect("bridge", ONE, netns=one.path)
     assert await find(one, "db") == (0, [db.ip])
     assert await find(one, "web") == (0, [web.ip])

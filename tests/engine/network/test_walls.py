@@ -67,7 +67,7 @@ async def test_networks_are_apart(networks: Networks, namespaces: Namespaces, se
         await inside(two, first.ip, 80, 0.3)
     # What is published is for everyone.
     assert (await inside(two, first.gateway, first.ports[0].host_port)).startswith("one ")
-    await networks.connect("bridge", TWO, two.path)
+    await networks.attach("bridge", TWO, two.path)
     assert (await inside(two, first.ip, 80)).startswith("one ")
     await networks.disconnect("bridge", TWO, netns=two.path)
     with pytest.raises(TimeoutError):
