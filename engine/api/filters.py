@@ -9,6 +9,7 @@ from functools import lru_cache
 import msgspec
 
 from engine.errors import InvalidInput
+from engine.images.descriptor import MALFORMED
 
 Filters = dict[str, list[str]]
 
@@ -19,7 +20,7 @@ def parse(text: str) -> Filters:
         return {}
     try:
         raw = msgspec.json.decode(text, type=dict[str, list[str] | dict[str, bool] | None])
-    except (msgspec.DecodeError, RecursionError):
+    except MALFORMED:
         raise InvalidInput(f"invalid filter {text[:100]!r}") from None
     found: Filters = {}
     for name, values in raw.items():

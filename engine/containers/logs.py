@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import os
@@ -18,6 +17,8 @@ from engine.containers import times
 from engine.containers.inotify import Watch
 from engine.containers.session import Stream
 from engine.errors import InvalidInput
+from engine.images.descriptor import MALFORMED
+from engine.threads import to_the_end
 
 _CHUNK = 1 << 18
 _LINES_AT_ONCE, _BYTES_AT_ONCE = 1024, 1 << 20
@@ -73,8 +74,12 @@ class Reading:
     async def __aenter__(self) -> Reading:
         if not self._begun:
             self._begun = True
-            self._watch = Watch(self._folder) if self._folder is not None else None
-            await asyncio.to_thread(self._log.begin)
+            try:
+                self._watch = Watch(self._folder) if self._folder is not None else None
+                await to_the_end(self._log.begin)
+            except BaseException:
+                await self.__aexit__()
+                raise
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -88,7 +93,7 @@ class Reading:
             while True:
                 # Asked before the last look: what was written until then is seen by it.
                 finished = self._ended()
-                while (entries := await asyncio.to_thread(self._log.some)) is not None:
+                while (entries := await to_the_end(self._log.some)) is not None:
                     for entry in entries:
                         if until and entry[1] > until:
                             return
@@ -230,13 +235,13 @@ def _is_number(name: str, prefix: str) -> bool:
     return rest != name and rest.isascii() and rest.isdigit()
 
 
-def _opened(path: Path, inode: int | None = None) -> IO[bytes] | None:
+def _opened(path: Path, inode: int) -> IO[bytes] | None:
     """None where there is no such file, or another than was seen."""
     try:
         file = path.open("rb")
     except FileNotFoundError:
         return None
-    if inode in (None, os.fstat(file.fileno()).st_ino):
+    if inode == os.fstat(file.fileno()).st_ino:
         return file
     file.close()
     return None
@@ -343,7 +348,7 @@ def parse(line: bytes) -> Entry | None:
     """
     try:
         decoded = _decoder.decode(line)
-    except msgspec.DecodeError:
+    except MALFORMED:
         # msgspec takes no lone surrogates, Python's own decoder does.
         try:
             decoded = msgspec.convert(json.loads(line), _Line)

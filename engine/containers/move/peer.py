@@ -26,6 +26,7 @@ from engine.errors import (
     Unauthorized,
     Unavailable,
 )
+from engine.images.descriptor import MALFORMED
 
 _CONNECT_SECONDS = 10.0
 _SILENCE_SECONDS = 60.0
@@ -135,7 +136,7 @@ class Peer:
     def _read(self, status: int, data: bytes) -> dict[str, Any]:
         try:
             answer = msgspec.json.decode(data, type=dict[str, Any]) if data.strip() else {}
-        except (msgspec.DecodeError, msgspec.ValidationError):
+        except MALFORMED:
             answer = {}
         if status < 300:
             return answer

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from engine.errors import InvalidInput
+from engine.images.descriptor import MALFORMED
 from engine.registry.client.auth import Auth
 
 HUB_KEY = "https://index.docker.io/v1/"
@@ -48,7 +49,7 @@ def find(domain: str, path: Path | None = None) -> Auth | None:
         config = msgspec.json.decode(path.read_bytes(), type=_Config)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (msgspec.DecodeError, OSError) as error:
+    except (*MALFORMED, OSError) as error:
         raise InvalidInput(f"cannot read {path}: {error}") from None
     key = HUB_KEY if domain == "docker.io" else domain
     helper = config.cred_helpers.get(key) or config.cred_helpers.get(domain) or config.creds_store
@@ -98,7 +99,7 @@ def _ask(helper: str, key: str) -> Auth | None:
         raise InvalidInput(f"{command} failed with exit code {done.returncode}")
     try:
         answer = msgspec.json.decode(done.stdout, type=_Answer)
-    except msgspec.DecodeError:
+    except MALFORMED:
         raise InvalidInput(f"{command} answered something that is not JSON") from None
     if answer.username == _TOKEN_USER:
         return Auth("", "", answer.secret)

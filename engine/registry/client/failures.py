@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import ClientError, ClientResponse
 
 from engine.errors import EngineError, Forbidden, InvalidInput, NotFound, Unauthorized, Unavailable
+from engine.images.descriptor import MALFORMED
 
 _MOST = 64 << 10
 _LINE = 400
@@ -53,7 +54,7 @@ async def explain(response: ClientResponse) -> str:
     try:
         data = await read_bounded(response, _MOST, "error")
         errors = msgspec.json.decode(data, type=_Errors)
-    except (InvalidInput, msgspec.MsgspecError, ClientError, TimeoutError, UnicodeDecodeError, RecursionError):
+    except (InvalidInput, *MALFORMED, ClientError, TimeoutError):
         return one_line(response.reason or "no reason given")
     parts = [": ".join(filter(None, (e.code.lower().replace("_", " "), e.message))) for e in errors.errors]
     return one_line("; ".join(parts) or errors.details or response.reason or "no reason given")

@@ -8,6 +8,7 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
+from engine.images.descriptor import MALFORMED
 from engine.registry.server import errors, names, state
 from engine.registry.server.receive import read_bounded
 from engine.registry.server.storage.collect import GRACE, Collected, Collection, Rule
@@ -92,5 +93,5 @@ async def _body(request: web.Request, kind: type[T]) -> T:
     too_big = errors.RegistryError(413, "SIZE_INVALID", f"at most {_MOST} bytes")
     try:
         return msgspec.json.decode(await read_bounded(request, _MOST, too_big) or b"{}", type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise errors.RegistryError(400, "UNSUPPORTED", f"malformed request: {error}") from None

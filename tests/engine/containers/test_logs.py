@@ -216,7 +216,7 @@ async def test_a_crash_leaves_half_a_line(writer: Writer) -> None:
     assert await text(writer.path, tail=0) == b""
 
 
-@pytest.mark.parametrize("line", [b"", b"{", b"[]\n", b'{"log":5}\n', b"\xff\n", b"null\n"])
+@pytest.mark.parametrize("line", [b"", b"{", b"[]\n", b'{"log":5}\n', b"\xff\n", b"null\n", b'{"log":"\xff"}\n'])
 def test_broken_lines_are_passed_over(line: bytes) -> None:
     assert parse(line) is None
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from engine.errors import Conflict, InvalidInput, NotFound
+from engine.images.descriptor import MALFORMED
 from engine.registry.server.access import passwords
 from engine.registry.server.storage import files
 
@@ -112,7 +113,7 @@ class Accounts:
     def _read(self) -> dict[str, User]:
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=_File).users
-        except (msgspec.DecodeError, OSError) as error:
+        except (*MALFORMED, OSError) as error:
             raise InvalidInput(f"{self._path} can't be read: {error}") from None
 
     @contextlib.contextmanager

@@ -12,6 +12,7 @@ from aiohttp import web
 from engine.errors import Forbidden, InvalidInput, Unauthorized, Unavailable
 from engine.images.reference import Reference
 from engine.registry.client import Auth, RegistryClient, login, pull, push
+from engine.registry.client.credentials import find
 from engine.registry.server import make_app, start
 from tests.engine.registry.client.conftest import PATIENCE, files_of, is_empty
 from tests.engine.registry.client.tokens import BASIC, IDENTITY, PASSWORD, USER, TokenService, basic
@@ -80,6 +81,13 @@ async def test_what_docker_login_left_serves_who_says_nothing(host, new_store, m
         assert files_of(there, await pull(client, reference, there)) == FILES
         with pytest.raises(Unauthorized):
             await pull(client, reference, nowhere, auth=Auth(USER, "wrong"))
+
+
+def test_a_login_file_that_is_no_json_is_named(tmp_path):
+    config = tmp_path / "config.json"
+    config.write_bytes(b'{"credsStore":"\xff"}')
+    with pytest.raises(InvalidInput, match=f"cannot read {config}: "):
+        find("registry.example.com", config)
 
 
 @pytest.mark.parametrize("auth", [None, Auth(USER, "wrong")])

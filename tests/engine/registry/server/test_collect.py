@@ -217,6 +217,8 @@ async def test_over_http(ours):
     for bad in ({"a": 1}, ["latest"], ["sha256:12"]):
         async with ours.http.put(f"{ours.url}/api/v1/holds/x", json=bad) as answer:
             assert answer.status == 400
+    async with ours.http.put(f"{ours.url}/api/v1/holds/x", data=b'["\xff"]') as answer:
+        assert answer.status == 400
     async with ours.http.put(f"{ours.url}/api/v1/holds/.x", json=[]) as answer:
         assert answer.status == 400
 
