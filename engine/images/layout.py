@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,16 @@ class Layout:
         self._catalog = catalog
         self._blobs = blobs
         self._written = b""
+        self._lock = threading.Lock()
         self.refresh()
 
     def refresh(self) -> None:
-        """A disk that is full keeps nobody from anything else: the next change tries again."""
-        # In a transaction: two threads' writings come in the order of what they have read.
-        with self._catalog.transaction(), contextlib.suppress(OSError):
+        """A disk that is full keeps nobody from anything else: the next change tries again.
+
+        Never within a transaction of the catalogue: another thread that writes just now may wait for its end.
+        """
+        # Two threads' writings come in the order of what they have read.
+        with self._lock, contextlib.suppress(OSError):
             data = msgspec.json.encode({"schemaVersion": 2, "mediaType": types.OCI_INDEX, "manifests": self._lines()})
             if data == self._written:
                 return

@@ -147,13 +147,16 @@ class ImageStore:
 
     def tag(self, image_id: str, ref: Reference) -> None:
         """Gives an image a name, taking it from whichever image had it. Raises NotFound, InvalidInput."""
+        self._tag(image_id, ref)
+        self._layout.refresh()
+
+    def _tag(self, image_id: str, ref: Reference) -> None:
         if ref.tag is None:
             raise InvalidInput(f"{ref.familiar} can't be a tag: refusing to create a tag with a digest reference")
         with self.catalog.transaction():
             if self.catalog.image(image_id) is None:
                 raise NotFound(f"No such image: {image_id}")
             self.catalog.set_tag(str(ref.with_tag(ref.tag)), image_id)
-        self._layout.refresh()
 
     def untag(self, ref: Reference) -> None:
         """Takes a name away and leaves the image. Raises NotFound."""
@@ -327,7 +330,9 @@ class ImageStore:
                         raise NotFound(f"No such layer: {diff_id}")
                 self.catalog.add_image(image_id, None, parent, 0, comment)
                 if ref is not None:
-                    self.tag(image_id, ref)
+                    self._tag(image_id, ref)
+            if ref is not None:
+                self._layout.refresh()
         return self._image(image_id)
 
     def create_loaded(self, config_digest: str) -> Image:
