@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from engine.runtime.launcher import Exit
 
 _log = logging.getLogger(__name__)
-_MOST_TRIES = 1_000_000
 
 
 class Exits:
@@ -83,7 +82,7 @@ class Exits:
             await self._room.launcher.delete(container.id)
         except EngineError:
             _log.exception("container %s: could not clean up after its end", container.short_id)
-        volumefill.release(self._room, container)
+        await volumefill.release(self._room, container)
 
     async def _restart_later(self, container: Container, live: Live) -> None:
         try:

@@ -153,7 +153,7 @@ async def _undo(room: Room, container: Container, live: Live) -> None:
     except EngineError:
         _log.exception("container %s: could not clean up after a failed start", container.short_id)
     await plugging.unplug(room, container)
-    volumefill.release(room, container)
+    await volumefill.release(room, container)
     for session in live.pending:
         session.abandon()
     live.pending.clear()

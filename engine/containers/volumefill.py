@@ -40,8 +40,8 @@ async def prepare(room: Room, container: Container, lower: Sequence[Path]) -> No
         await make_folder(room.launcher, overlay, working_dir, container.id_shift)
 
 
-def release(room: Room, container: Container) -> None:
-    """Nothing of the container runs any more. Idempotent."""
+async def release(room: Room, container: Container) -> None:
+    """Nothing of the container runs any more. Idempotent. Waits for a mount that is being made."""
     for point in container.mounts:
         if point.type != "volume":
             continue
@@ -50,7 +50,7 @@ def release(room: Room, container: Container) -> None:
             if volume.options:
                 others = (one for one in room.registry if one.id != container.id and one.state.alive)
                 used = any(point.name == another.name for one in others for another in one.mounts)
-                room.volumes.release(volume, container.id, used=used)
+                await asyncio.to_thread(room.volumes.release, volume, container.id, used=used)
         except NotFound:
             continue
         except OSError:
