@@ -193,8 +193,7 @@ class Outgoing:
         await self._leave(container, record, peer)
 
     async def _leave(self, container: Container, record: Move, peer: Peer) -> None:
-        with contextlib.suppress(Lost, EngineError):
-            await peer.commit()
+        await self._commit(container, peer)
         if record.copy:
             self._note(container, None)
             return
@@ -204,6 +203,23 @@ class Outgoing:
             # One that others here have stays, of course.
             with contextlib.suppress(EngineError):
                 await asyncio.to_thread(self._room.volumes.remove, name, force=True)
+
+    async def _commit(self, container: Container, peer: Peer) -> None:
+        """As long as it was not told, the other side lets nobody but us decide about the container."""
+        end = time.monotonic() + _STUBBORN_SECONDS
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return await peer.commit()
+            except Lost as error:
+                if time.monotonic() > end:
+                    _log.warning("container %s: it is at %s, which could not be told", container.short_id, error)
+                    return None
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            except EngineError:
+                # It was told before, and the answer got lost.
+                return None
 
     async def _give_up(self, container: Container, record: Move, peer: Peer) -> None:
         """The container first: every moment that it is down counts."""

@@ -239,6 +239,23 @@ def test_whoever_leaves_calls_it_off(pair: Pair) -> None:
     assert lines_of(web)[0] == b"0"
 
 
+def test_a_last_word_that_is_lost_is_said_again(pair: Pair) -> None:
+    pair.here.run(IDLE, name="web")
+    lost: list[str] = []
+
+    def lose(point: str, after: bool) -> None:
+        if point == "POST commit" and not lost:
+            lost.append(point)
+            raise ConnectionResetError
+
+    with wired(pair.there, lose) as address:
+        pair.move("web", address)
+    assert lost
+    assert pair.settled("web") is pair.there
+    # Its users may decide about it again.
+    pair.there.client.containers.get("web").rename("other")
+
+
 def _try(pair: Pair, address: str) -> None:
     with pytest.raises(MoveFailed, match="called off"):
         pair.move("web", address)
