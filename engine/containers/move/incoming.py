@@ -85,6 +85,7 @@ class Incoming:
             coming.absent = await asyncio.to_thread(image.absent)
             self._journal.write(offer.move, Note(layers=coming.absent, lease=lease.id))
         except BaseException:
+            self._forget(offer.move)
             self._room.registry.give_up_name(offer.name, offer.id)
             raise
         if self._watching is None:
