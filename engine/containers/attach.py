@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, cast
 
 from engine.containers import pipes
+from engine.containers.logs import Reading
 from engine.containers.session import Stream
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class AttachSession:
         self._readers: dict[str, pipes.Reader] = {}
         self._writer: pipes.Writer | None = None
         self._closed = asyncio.Event()
-        self.log: Callable[[int], AsyncIterable[tuple[Stream, int, bytes]]] | None = None
+        self.log: Callable[[int], Reading] | None = None
         """Gives what was written until a time, to be told first."""
         self._since = 0
 
@@ -59,8 +60,9 @@ class AttachSession:
     async def output(self) -> AsyncIterator[tuple[Stream, bytes]]:
         await self._bound.wait()
         if self.log is not None:
-            async for stream, _, data in self.log(self._since):
-                yield stream, data
+            async with contextlib.aclosing(aiter(self.log(self._since))) as lines:
+                async for stream, _, data in lines:
+                    yield stream, data
         async with contextlib.aclosing(pipes.merged(self._readers)) as pieces:
             async for name, data in pieces:
                 if self._stdout if name == "stdout" else self._stderr:

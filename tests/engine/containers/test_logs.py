@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import tempfile
@@ -230,3 +231,21 @@ async def test_what_was_there_is_read_though_the_container_is_removed(writer: Wr
     async with Reading(writer.path, Selection(), follow=True) as lines:
         shutil.rmtree(writer.path.parent)
         assert [data async for _, _, data in lines] == [b"last words\n"]
+
+
+async def test_a_reading_that_can_not_begin_watches_nothing(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    watched = _watches()
+    with pytest.raises(IsADirectoryError):
+        async with Reading(tmp_path / "log", Selection(), follow=True):
+            pass
+    assert _watches() == watched
+
+
+def _watches() -> int:
+    """How many inotify descriptors this process has."""
+    aims = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            aims.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return aims.count("anon_inode:inotify")
