@@ -170,7 +170,7 @@ class Volumes:
             # What is mounted on it is not deleted. The record goes next: by its absence the rest is known for rubbish.
             volumemounts.unmount(folder / "_data")
             (folder / "volume.json").unlink(missing_ok=True)
-            self._delete(folder)
+            shutil.rmtree(folder, ignore_errors=True)
             del self._volumes[name]
         self._events.publish("volume", "destroy", name, {"driver": "local"})
 
@@ -178,7 +178,7 @@ class Volumes:
     def _delete(folder: Path) -> None:
         with contextlib.suppress(OSError):
             volumemounts.unmount(folder / "_data")
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def prune(self, filters: Filters | None = None) -> tuple[Sequence[str], int]:
         """(names, bytes). Anonymous volumes only, unless the filters say `all=true`."""

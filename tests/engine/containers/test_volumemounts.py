@@ -8,6 +8,7 @@ import pytest
 
 from engine.containers.hostconfig import HostConfig
 from engine.errors import InvalidInput, SystemFailure
+from engine.kernel import libc
 from tests.engine.containers.harness import Rooms
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
@@ -73,3 +74,18 @@ async def test_what_can_not_be_mounted(rooms: Rooms) -> None:
         await rooms.containers.start(made)
     await rooms.containers.remove(made)
     rooms.containers.volumes.remove("lost")
+
+
+async def test_what_can_not_be_deleted_keeps_nothing_else(rooms: Rooms) -> None:
+    volumes = rooms.containers.volumes
+    folder = volumes.create("stuck").path
+    for number in range(20):
+        (folder / f"{number}").mkdir()
+    held = folder / "10"
+    libc.mount("tmpfs", str(held), "tmpfs")
+    try:
+        volumes.remove("stuck")
+        assert list(folder.iterdir()) == [held]
+        assert "stuck" not in [volume.name for volume in volumes.list()]
+    finally:
+        libc.umount(str(held))
