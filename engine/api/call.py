@@ -86,7 +86,8 @@ class Call:
         if not data.strip():
             return {}
         kind = self.request.headers.get("Content-Type", "")
-        # A page of another site can post any text here from a browser, but none that calls itself JSON.
+        # A page of another site can have a browser post text here, but none that calls itself JSON. Without a type
+        # it is taken for JSON, as many clients leave it out; a page can do that as well, so this is no wall by itself.
         if kind and kind.partition(";")[0].strip().lower() != "application/json":
             raise InvalidInput(f"unsupported Content-Type header ({kind}): must be 'application/json'")
         try:
