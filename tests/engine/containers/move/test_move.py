@@ -252,8 +252,9 @@ def test_a_last_word_that_is_lost_is_said_again(pair: Pair) -> None:
         pair.move("web", address)
     assert lost
     assert pair.settled("web") is pair.there
-    # Its users may decide about it again.
-    pair.there.client.containers.get("web").rename("other")
+    # It is no longer being moved.
+    Pair(pair.there, pair.here).move("web")
+    assert pair.settled("web") is pair.here
 
 
 def _try(pair: Pair, address: str) -> None:
