@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
 import click
 import docker
-from docker.errors import APIError, DockerException
-from requests.exceptions import RequestException
 
 from cli.api import Api
+from cli.engine import opened
 from cli.errors import CommandError, UsageError
 from cli.output import json_option, print_json
 from pipeline.settings import load_settings
@@ -77,22 +75,13 @@ def _refuse_with_abort(host: str | None, *options: bool) -> None:
         raise UsageError("--abort takes the container alone: shipway move --abort CONTAINER")
 
 
-@contextlib.contextmanager
-def _engine() -> Iterator[Any]:
+def _engine() -> AbstractContextManager[Any]:
     address = os.environ.get("DOCKER_HOST") or load_settings().engine
-    try:
-        client = docker.from_env() if "DOCKER_HOST" in os.environ else docker.DockerClient(address)
-    except (DockerException, RequestException):
-        raise CommandError(f"no engine answers at {address}: start one with `shipway engine`, as root") from None
-    with contextlib.closing(client):
-        try:
-            yield client.api
-        except APIError as error:
-            raise CommandError(str(error.explanation or error)) from None
-        except RequestException:
-            raise CommandError(
-                f"the engine at {address} went away: `docker ps -a` shows what has become of the move once it is back"
-            ) from None
+    return opened(
+        lambda: docker.from_env() if "DOCKER_HOST" in os.environ else docker.DockerClient(address),
+        nobody=f"no engine answers at {address}: start one with `shipway engine`, as root",
+        gone=f"the engine at {address} went away: `docker ps -a` shows what has become of the move once it is back",
+    )
 
 
 def _address(host: str) -> str:
@@ -127,7 +116,7 @@ def _follow(api: Any, container: str, wish: dict[str, Any], *, quiet: bool) -> d
     """Shows what is being done; returns what came of it."""
     url = api._url("/containers/{0}/move", container)
     last: dict[str, Any] = {}
-    with contextlib.closing(api.post(url, json=wish, stream=True, timeout=None)) as answer:
+    with closing(api.post(url, json=wish, stream=True, timeout=None)) as answer:
         _check(api, answer)
         for line in answer.iter_lines():
             last = json.loads(line)
