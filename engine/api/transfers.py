@@ -20,7 +20,7 @@ from engine.images.archive.plain import import_tar
 from engine.images.archive.save import save
 from engine.images.descriptor import Platform
 from engine.images.image import Image
-from engine.images.reference import Reference
+from engine.images.reference import Reference, names_one
 from engine.registry.client import Auth, describe, list_tags, pull, push
 
 routes = Routes()
@@ -32,7 +32,7 @@ async def create(call: Call) -> web.StreamResponse:
     if call.text("fromSrc"):
         return await _import(call)
     reference = reference_of(call.text("fromImage"), call.text("tag"))
-    everything = not call.text("tag") and not _names_one(call.text("fromImage"))
+    everything = not call.text("tag") and not names_one(call.text("fromImage"))
     auth = auth_from(call)
 
     async def work(say: progress.Say) -> None:
@@ -43,11 +43,6 @@ async def create(call: Call) -> web.StreamResponse:
             await _pull(call, reference.with_tag(tag), auth, say)
 
     return await progress.stream(call, work)
-
-
-def _names_one(name: str) -> bool:
-    """Whether there is a tag or a digest; without one a name stands for all images of its repository."""
-    return "@" in name or ":" in name.rpartition("/")[2]
 
 
 async def _pull(call: Call, reference: Reference, auth: Auth | None, say: progress.Say) -> None:
@@ -122,19 +117,14 @@ async def push_(call: Call) -> web.StreamResponse:
 def _to_push(call: Call) -> list[tuple[Reference, Image]]:
     """The one that a tag names; without a tag all of the repository. Raises NotFound."""
     name, tag = call.params["name"], call.text("tag")
-    if tag or _names_one(name):
+    if tag or names_one(name):
         reference = reference_of(name, tag)
         return [(reference, call.rooms.images.get(str(reference)))]
     repository = Reference.parse_repository(name)
-    found = [
-        (reference, image)
-        for image in call.rooms.images.list()
-        for reference in map(Reference.parse, image.tags)
-        if reference.repository == repository.repository
-    ]
+    found = [(reference, call.rooms.images.get(str(reference))) for reference in call.rooms.images.tags_of(repository)]
     if not found:
         raise NotFound(f"An image does not exist locally with the tag: {repository.familiar_repository}")
-    return sorted(found, key=lambda pair: pair[0].tag or "")
+    return found
 
 
 @routes.add("GET", "/distribution/{name:path}/json")

@@ -12,6 +12,9 @@ from engine.images import digest as digests
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bytes that are no JSON of the wanted kind."""
 
+REF_NAME = "org.opencontainers.image.ref.name"
+"""The annotation that names an image in an index."""
+
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"

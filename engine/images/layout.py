@@ -20,8 +20,6 @@ from engine.images import descriptor as types
 from engine.images.blobs import BlobStore
 from engine.images.catalog import Catalog, ImageRow
 
-REF_NAME = "org.opencontainers.image.ref.name"
-
 
 class Layout:
     """Written anew after each change of what it lists; the catalogue is what counts. Safe for threads."""
@@ -63,4 +61,4 @@ class Layout:
         if row.manifest is None or not self._blobs.has(row.manifest.digest):
             return []
         line: dict[str, Any] = msgspec.to_builtins(row.manifest)
-        return [{**line, "annotations": {REF_NAME: name}} if name else line]
+        return [{**line, "annotations": {types.REF_NAME: name}} if name else line]

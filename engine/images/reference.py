@@ -110,6 +110,11 @@ class Reference:
         return self.repository + self._suffix
 
 
+def names_one(name: str) -> bool:
+    """Whether there is a tag or a digest; without one a name stands for all images of its repository."""
+    return "@" in name or ":" in name.rpartition("/")[2]
+
+
 def _split_domain(name: str) -> tuple[str, str]:
     first, slash, rest = name.partition("/")
     # A first part is a host only when it can't be part of a Docker Hub path: that is what keeps

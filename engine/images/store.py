@@ -145,6 +145,11 @@ class ImageStore:
 
     # -- names
 
+    def tags_of(self, repository: Reference) -> builtins.list[Reference]:
+        """The names of a repository's images, in the order of their tags."""
+        known = (Reference.parse(tag) for tag, _ in self.catalog.all_tags())
+        return [each for each in known if each.repository == repository.repository]
+
     def tag(self, image_id: str, ref: Reference) -> None:
         """Gives an image a name, taking it from whichever image had it. Raises NotFound, InvalidInput."""
         self._tag(image_id, ref)

@@ -13,10 +13,10 @@ from engine.errors import EngineError, InvalidInput
 from engine.images import digest as digests
 from engine.images import manifest as manifests
 from engine.images import tarstream
-from engine.images.archive.save import IMAGE_NAME, REF_NAME
+from engine.images.archive.save import IMAGE_NAME
 from engine.images.compression import decompressed, sniff
 from engine.images.config import MAX_CONFIG_BYTES, ImageConfig
-from engine.images.descriptor import MALFORMED, Descriptor, Platform
+from engine.images.descriptor import MALFORMED, REF_NAME, Descriptor, Platform
 from engine.images.image import Image
 from engine.images.leases import Lease
 from engine.images.manifest import Index, Manifest

@@ -16,11 +16,10 @@ from engine.images.config import MAX_CONFIG_BYTES
 from engine.images.descriptor import Descriptor
 from engine.images.image import Image
 from engine.images.manifest import Manifest
-from engine.images.reference import Reference
+from engine.images.reference import Reference, names_one
 from engine.images.store import ImageStore
 from engine.images.tarwriter import TarWriter
 
-REF_NAME = "org.opencontainers.image.ref.name"
 IMAGE_NAME = "io.containerd.image.name"
 _CHUNK = 1 << 20
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -54,14 +53,13 @@ def save(
 
 def _tagged(store: ImageStore, name: str) -> list[str]:
     """All names of a repository that is given without a tag, as Docker saves them; else the name itself."""
-    if "@" in name or ":" in name.rpartition("/")[2]:
+    if names_one(name):
         return [name]
     try:
-        repository = Reference.parse_repository(name).repository
+        repository = Reference.parse_repository(name)
     except InvalidInput:
         return [name]
-    known = (Reference.parse(tag) for tag, _ in store.catalog.all_tags())
-    return sorted(str(each) for each in known if each.repository == repository) or [name]
+    return [str(each) for each in store.tags_of(repository)] or [name]
 
 
 def _write(
@@ -85,7 +83,8 @@ def _write(
         line = msgspec.to_builtins(described)
         line["platform"] = {key: platform[key] for key in ("architecture", "os", "variant") if platform.get(key)}
         listed += [
-            {**line, "annotations": {IMAGE_NAME: str(reference), REF_NAME: reference.tag}} for reference in references
+            {**line, "annotations": {IMAGE_NAME: str(reference), types.REF_NAME: reference.tag}}
+            for reference in references
         ] or [line]
         entries.append(
             {
