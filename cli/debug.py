@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from functools import partial
 from typing import Any
 
 import click
 import docker
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, ImageNotFound, NotFound
 from requests.exceptions import RequestException
 
 from cli import terminal
 from cli.api import Api, me
-from cli.errors import CommandError, UsageError
+from cli.engine import opened
+from cli.errors import CommandError
+from cli.options import stage_of
 from pipeline.settings import load_settings
 
 
@@ -33,12 +34,10 @@ def debug(target: str, shell: str) -> int:
     Example: shipway debug 12/unit
              echo 'cat /tmp/report.xml' | shipway debug 12/unit
     """
-    run, slash, name = target.partition("/")
-    if not slash or not run.isdigit():
-        raise UsageError(f"{target!r} names no stage: write RUN/STAGE, such as 12/unit")
-    image, worker = _image(int(run), name)
+    image, worker = _image(*stage_of(target, "12/unit"))
     address = load_settings().engine
-    with _engine(address) as api:
+    nobody = f"no engine answers at {address}: set SHIPWAY_ENGINE to the worker's"
+    with opened(lambda: docker.DockerClient(address), nobody, f"the engine at {address} went away") as api:
         try:
             api.inspect_image(image)
         except ImageNotFound:
@@ -64,21 +63,6 @@ def _image(run: int, name: str) -> tuple[str, str]:
             f"{run}/{name} left no snapshot: it is {stage['state']}; set `snapshot: true` and run it again"
         )
     raise CommandError(f"{run}/{name} left no image: it is a {stage['kind']} stage, and {stage['state']}")
-
-
-@contextmanager
-def _engine(address: str) -> Iterator[Any]:
-    try:
-        client = docker.DockerClient(address)
-    except (DockerException, RequestException):
-        raise CommandError(f"no engine answers at {address}: set SHIPWAY_ENGINE to the worker's") from None
-    with closing(client):
-        try:
-            yield client.api
-        except APIError as error:
-            raise CommandError(str(error.explanation or error)) from None
-        except RequestException:
-            raise CommandError(f"the engine at {address} went away") from None
 
 
 def _shell(api: Any, image: str, shell: str, target: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,11 +15,11 @@ import click
 from cli.api import Api
 from cli.errors import CommandError, UsageError
 from cli.layout import Address
-from cli.options import ADDRESS
+from cli.options import ADDRESS, REGISTRY_ROOT
 from cli.output import ago, json_option, print_json, print_table
 from cli.registryusers import user
 from engine.errors import EngineError
-from pipeline.settings import default_data, load_settings
+from pipeline.settings import load_settings
 
 if TYPE_CHECKING:
     from deploy.housekeeping import Housekeeping
@@ -33,12 +32,7 @@ _WAY_BACK = frozenset({"rolling", "live", "superseded"})
 
 @click.group(invoke_without_command=True)
 @click.option("--listen", type=ADDRESS, default="127.0.0.1:7750", show_default=True)
-@click.option(
-    "--root",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=lambda: default_data() / "registry",
-    help="Where everything is kept.  [default: /var/lib/shipway/registry for root]",
-)
+@REGISTRY_ROOT
 @click.option("--certificate", type=_FILE, help="Serve TLS with this chain (PEM).")
 @click.option("--key", type=_FILE, help="The certificate's private key, where it is not in the same file.")
 @click.option("--realm", metavar="URL", help="/v2/token as clients see it, where a proxy stands before the registry.")
@@ -71,15 +65,12 @@ def registry(
     """
     if context.invoked_subcommand is not None:
         return
-    from engine.registry.server.app import Upkeep, serve
+    from engine.registry.server.app import Upkeep, serve, tls_of
     from engine.registry.server.storage.collect import Rule
 
     upkeep = Upkeep(collect_every, Rule(keep=keep, age=keep_days * 86400))
     try:
-        tls = None
-        if certificate is not None:
-            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            tls.load_cert_chain(certificate, key)
+        tls = tls_of(certificate, key)
         asyncio.run(serve(listen.host, listen.port, root, tls=tls, upkeep=upkeep, realm=realm))
     except (EngineError, OSError) as error:
         raise CommandError(f"the registry cannot serve on {listen}: {error}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.errors import CommandError
+from cli.options import REGISTRY_ROOT
 from cli.output import json_option, print_json, print_table
 from engine.errors import EngineError
-from pipeline.settings import default_data
 
 if TYPE_CHECKING:
     from engine.registry.server.access.accounts import Accounts
-
-Command = Callable[..., None]
 
 
 @click.group()
@@ -34,15 +32,6 @@ def user() -> None:
     """
 
 
-def _root(command: Command) -> Command:
-    return click.option(
-        "--root",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=lambda: default_data() / "registry",
-        help="Where the registry keeps everything.  [default: /var/lib/shipway/registry for root]",
-    )(command)
-
-
 _GROUPS = click.option("--group", "groups", multiple=True, metavar="GROUP", help="May be given several times.")
 
 
@@ -50,7 +39,7 @@ _GROUPS = click.option("--group", "groups", multiple=True, metavar="GROUP", help
 @click.argument("name")
 @_GROUPS
 @click.option("--admin", is_flag=True, help="May do everything, everywhere.")
-@_root
+@REGISTRY_ROOT
 def add(name: str, groups: tuple[str, ...], admin: bool, root: Path) -> None:
     """Add NAME. The password is asked for, or read from standard input.
 
@@ -67,7 +56,7 @@ def add(name: str, groups: tuple[str, ...], admin: bool, root: Path) -> None:
 @click.option("--no-groups", is_flag=True, help="In none any more.")
 @click.option("--admin/--no-admin", default=None, help="Whether they may do everything, everywhere.")
 @click.option("--password", "anew", is_flag=True, help="Ask for another password, or read it from standard input.")
-@_root
+@REGISTRY_ROOT
 def change(name: str, groups: tuple[str, ...], no_groups: bool, admin: bool | None, anew: bool, root: Path) -> None:
     """Change NAME: groups (all of them anew), password, administration.
 
@@ -85,7 +74,7 @@ def change(name: str, groups: tuple[str, ...], no_groups: bool, admin: bool | No
 
 @user.command()
 @click.argument("name")
-@_root
+@REGISTRY_ROOT
 def remove(name: str, root: Path) -> None:
     """Remove NAME. Their repositories stay.
 
@@ -97,7 +86,7 @@ def remove(name: str, root: Path) -> None:
 
 
 @user.command("list")
-@_root
+@REGISTRY_ROOT
 @json_option
 def list_(root: Path, as_json: bool) -> None:
     """All users.

@@ -9,6 +9,7 @@ import click
 from cli.api import Api, me
 from cli.errors import UsageError
 from cli.follow import follow_run
+from cli.options import stage_of
 from cli.output import ago, json_option, print_json, print_table, span
 from pipeline.values import format_duration
 
@@ -133,8 +134,6 @@ def approve(target: str) -> None:
 
     Example: shipway approve 12/production
     """
-    run, slash, stage = target.partition("/")
-    if not slash or not run.isdigit():
-        raise UsageError(f"{target!r} names no stage: write RUN/STAGE, such as 12/production")
+    run, stage = stage_of(target, "12/production")
     Api().post(f"/runs/{run}/stages/{stage}/approve", {"who": me()})
     click.echo(f"{stage} of run {run} goes on")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import ssl
 import sys
 from pathlib import Path
 
 from engine.errors import EngineError
-from engine.registry.server.app import Upkeep, serve
+from engine.registry.server.app import Upkeep, serve, tls_of
 from engine.registry.server.storage.collect import Rule
 
 
@@ -29,10 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        tls = None
-        if options.certificate is not None:
-            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            tls.load_cert_chain(options.certificate, options.key)
+        tls = tls_of(options.certificate, options.key)
         upkeep = Upkeep(options.collect_every, Rule(keep=options.keep))
         asyncio.run(serve(options.host, options.port, options.root, tls=tls, upkeep=upkeep, realm=options.realm))
     except (EngineError, OSError) as error:

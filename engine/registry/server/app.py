@@ -204,6 +204,15 @@ async def start(
     return runner, runner.addresses[0][1]
 
 
+def tls_of(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """To serve TLS with this chain and key (PEM); None without a chain. Raises OSError."""
+    if certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
 async def serve(
     host: str,
     port: int,
