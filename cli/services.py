@@ -63,7 +63,7 @@ def releases(service: str, as_json: bool) -> None:
                 release["outcome"] or "",
                 ago(release["started"] or release["created"]),
                 span(release["started"], release["finished"]),
-                _who(release),
+                release["who"],
                 release["digest"][:19],
                 release["commit"][:12],
                 release["run"],
@@ -72,11 +72,6 @@ def releases(service: str, as_json: bool) -> None:
             for release in answer["releases"]
         ],
     )
-
-
-def _who(release: dict[str, Any]) -> str:
-    approved = f"approved by {release['approver']}" if release["approver"] else ""
-    return ", ".join(part for part in (release["author"], approved) if part)
 
 
 @click.command()

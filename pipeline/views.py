@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, computed_field
 
 from pipeline.plan.models import Kind, Scalar
 from pipeline.protocol import HostInfo, Outputs, Release, Replica, Rollout, RolloutState
@@ -87,6 +87,7 @@ class PastRelease(Release):
     started: float | None = None
     finished: float | None = None
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def who(self) -> str:
         """One line for people."""

@@ -26,7 +26,8 @@ def test_each_release_tells_how_it_ended_when_and_by_whom(
         ]
         assert "/healthz answered 500" in rows[0]
         newest = server.api("/services/web/releases")["releases"][0]
-        assert newest["author"] in rows[0]
+        assert newest["author"] in newest["who"]
+        assert newest["who"] in rows[0]
         assert newest["digest"][:19] in rows[0]
         shipway("rollback", "web", "--detach")
         assert server.api("/runs", limit=1)["runs"][0]["author"] == "ada"
