@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 
 from cli.main import main
+from engine.registry.server.access import passwords
+from engine.registry.server.access.accounts import Accounts
 from pipeline.store import open_store
 from tests.deploy import registries
 from tests.deploy.registries import Pusher
@@ -165,6 +167,7 @@ def test_visibility(shipway: Shipway, registry: str):
     assert _told(f"{registry}/api/v1/repositories/web") == {"name": "web", "public": True}
     assert shipway("publish", "--private", "web").stdout == "web is seen by its group\n"
     assert "wbe: there is no such repository" in shipway("publish", "wbe").stderr
+    assert "'Web' is no name of a repository" in shipway("publish", "Web").stderr
 
 
 def test_users(shipway: Shipway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -177,6 +180,10 @@ def test_users(shipway: Shipway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert user("change", "ada", "--admin", "--group", "tools").code == 0
     assert json.loads(user("list", "--json").stdout) == {"users": [{"name": "ada", "groups": ["tools"], "admin": True}]}
     assert user("change", "ada", "--no-groups", "--no-admin").code == 0
+    assert "less than 8 characters" in user("change", "ada", "--password", password="short").stderr
+    assert user("change", "ada", "--password", password="another of ada").code == 0
+    kept = Accounts(tmp_path).users()["ada"].password
+    assert [passwords.matches(each, kept) for each in ("another of ada", "password of ada")] == [True, False]
     assert user("list").stdout.split() == ["USER", "GROUPS", "ADMIN", "ada"]
     assert user("remove", "ada").stdout == "ada is removed\n"
     assert "no such user: ada" in user("remove", "ada").stderr
