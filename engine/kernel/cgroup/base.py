@@ -156,12 +156,8 @@ def read(path: str) -> str:
         # Python's own files cost nine system calls; this is read at each start and end of a container.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            pieces = []
-            while piece := os.read(fd, 65536):
-                pieces.append(piece)
-                if len(piece) < 4096:
-                    break
-            return b"".join(pieces).decode("ascii")
+            # To its end: of a list the kernel gives as many lines as fit into a page, and then the next.
+            return os.fsdecode(b"".join(iter(lambda: os.read(fd, 65536), b"")))
         finally:
             os.close(fd)
     except (FileNotFoundError, NotADirectoryError, ProcessLookupError):

@@ -22,9 +22,10 @@ def parse(mountinfo: str) -> Hierarchies:
     """The hierarchies in a /proc/PID/mountinfo text."""
     v1: dict[str, str] = {}
     v2 = None
-    for line in mountinfo.splitlines():
+    # What else separates words and lines may be in a name; what a mount is of may be empty.
+    for line in filter(None, mountinfo.split("\n")):
         before, _, after = line.partition(" - ")
-        target, (fstype, _, options) = before.split()[4], after.split()[:3]
+        target, (fstype, _, options) = before.split(" ")[4], after.split(" ", 2)
         if fstype == "cgroup2":
             v2 = v2 or target
         elif fstype == "cgroup":

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.kernel import libc
-from engine.kernel.cgroup.base import Cgroup
+from engine.kernel.cgroup.base import Cgroup, read
 from engine.kernel.cgroup.host import cgroup, groups_below, hierarchies, parse
 from engine.kernel.cgroup.v1 import device_rule
 from engine.kernel.cgroup.v2 import CgroupV2, unlimited, weight_of_shares
@@ -25,6 +25,15 @@ def test_each_layout_is_recognised() -> None:
     assert (hybrid.mode, hybrid.v1["pids"]) == ("hybrid", "/sys/fs/cgroup/pids")
     unified = parse(V2.format("/sys/fs/cgroup"))
     assert (unified.mode, unified.v2) == ("v2", "/sys/fs/cgroup")
+
+
+def test_mounts_of_any_name() -> None:
+    odd = "50 31 0:40 / /media/Zo\u00eb\u00a0one\rtwo rw - tmpfs  rw,size=1k"
+    assert parse(odd + "\n" + V2.format("/sys/fs/cgroup") + "\n").v2 == "/sys/fs/cgroup"
+
+
+def test_a_list_is_read_to_its_end() -> None:
+    assert len(read("/proc/self/maps")) > os.sysconf("SC_PAGE_SIZE")
 
 
 def test_controllers_that_share_a_mount() -> None:
