@@ -1,4 +1,4 @@
-"""Opening paths that someone else chose: openat2(2), which never leaves the given root."""
+"""Opening paths that someone else chose: openat2(2), which never leaves the given root; reading those of mountinfo."""
 
 from __future__ import annotations
 
@@ -45,3 +45,9 @@ def openat2(root: int, path: str | bytes, flags: int, *, mode: int = 0, resolve:
         # EAGAIN: something was renamed while ".." was resolved, so the kernel could not be sure.
         if error not in (4, 11):
             raise OSError(error, os.strerror(error), os.fsdecode(name))
+
+
+def unescaped(written: bytes) -> str:
+    """A path as /proc/self/mountinfo writes it: spaces and the like are backslashes and three octal digits there."""
+    first, *rest = written.split(b"\\")
+    return os.fsdecode(first + b"".join(bytes([int(part[:3], 8)]) + part[3:] for part in rest))

@@ -15,7 +15,7 @@ from engine.kernel.paths import RESOLVE_BENEATH, openat2
 from engine.runtime.zygote import pinned
 from engine.runtime.zygote.birth import outside
 from engine.runtime.zygote.layers import Layers
-from engine.runtime.zygote.ownmounts import HostMounts
+from engine.runtime.zygote.ownmounts import HostMounts, elsewhere
 
 TYPE_CHECKING = False  # typing is half a megabyte, and all of the zygote's children would carry it
 if TYPE_CHECKING:
@@ -68,26 +68,27 @@ def mounts(request: dict[str, Any], users: int | None, scratch: str, hosts: Host
             with hosts.entered():
                 if root and users is not None:
                     _give_upper(root["upper"], spec)
-                layers = [Layers(root, stack)] if root else []
-                layers += [Layers(_layers(mount["options"]), stack) for mount in binds if is_layered(mount)]
-                bound = [_bind(mount, users, made) for mount in binds if not is_layered(mount)]
-            shown = iter([_shown(each, users, scratch, made) for each in layers])
-            rest = iter(bound)
-            trees = [next(shown)] if root else []
-            for mount in binds:
-                trees.append(next(shown if is_layered(mount) else rest))
-                if is_layered(mount):
-                    _set(trees[-1], mount["options"])
+                found: list[tuple[Layers | int, list[str]]] = [(Layers(root, stack), [])] if root else []
+                pins = any("rbind" in mount.get("options", ()) for mount in binds) and pinned.any_here()
+                for mount in binds:
+                    options = mount.get("options", [])
+                    if is_layered(mount):
+                        found.append((Layers(_layers(options), stack), options))
+                    else:
+                        found.append((_bind(mount, users, made, pins=pins), options))
+            trees = []
+            for tree, options in found:
+                if isinstance(tree, Layers):
+                    made.append(tree.shown(users, scratch))
+                    _set(made[-1], options)
+                    trees.append(made[-1])
+                else:
+                    trees.append(tree)
         except OSError:
             for fd in made:
                 os.close(fd)
             raise
     return trees
-
-
-def _shown(layers: Layers, users: int | None, scratch: str, made: list[int]) -> int:
-    made.append(layers.shown(users, scratch))
-    return made[-1]
 
 
 def _give_upper(upper: str, spec: dict[str, Any]) -> None:
@@ -109,18 +110,14 @@ def _layers(options: list[str]) -> dict[str, Any]:
     }
 
 
-def _tree(source: str, options: list[str], deep: int) -> int:
+def _tree(source: str, options: list[str], deep: int, *, pins: bool) -> int:
     flags = libc.OPEN_TREE_CLONE | libc.OPEN_TREE_CLOEXEC | deep
     other = next((option[len(NAMESPACE) :] for option in options if option.startswith(NAMESPACE)), "")
     if other:
         return _tree_of(other, source, flags)
     above = next((option[len(BENEATH) :] for option in options if option.startswith(BENEATH)), "")
     if not above:
-        return (
-            pinned.without(source, flags)
-            if deep and pinned.any_here()
-            else libc.open_tree(libc.AT_FDCWD, source, flags)
-        )
+        return pinned.without(source, flags) if deep and pins else libc.open_tree(libc.AT_FDCWD, source, flags)
     # Containers write below that folder: what they put in the way meanwhile leads nowhere (CVE-2017-1002101).
     root = os.open(above, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -135,22 +132,13 @@ def _tree(source: str, options: list[str], deep: int) -> int:
 
 def _tree_of(namespace: str, source: str, flags: int) -> int:
     """What another container has at `source`."""
-    here, root, there = (
-        os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC),
-        os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC),
-        os.open(namespace, os.O_RDONLY | os.O_CLOEXEC),
-    )
+    there = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        libc.setns(there, libc.CLONE_NEWNS)
-        try:
+        with elsewhere():
+            libc.setns(there, libc.CLONE_NEWNS)
             return libc.open_tree(libc.AT_FDCWD, source, flags)
-        finally:
-            libc.setns(here, libc.CLONE_NEWNS)
-            os.fchdir(root)
-            os.chroot(".")
     finally:
-        for fd in (here, root, there):
-            os.close(fd)
+        os.close(there)
 
 
 def _map(tree: int, users: int, *, recursive: bool) -> None:
@@ -174,10 +162,11 @@ def _set(tree: int, options: list[str]) -> None:
         libc.mount_setattr(tree, attributes=whole, recursive=True)
 
 
-def _bind(mount: dict[str, Any], users: int | None, made: list[int]) -> int:
+def _bind(mount: dict[str, Any], users: int | None, made: list[int], *, pins: bool) -> int:
+    """`pins`: whether there are mount namespaces that are kept in files."""
     options = mount.get("options", [])
     deep = "rbind" in options
-    tree = _tree(mount["source"], options, libc.AT_RECURSIVE if deep else 0)
+    tree = _tree(mount["source"], options, libc.AT_RECURSIVE if deep else 0, pins=pins)
     made.append(tree)
     if users is not None and not {"idmap", "ridmap"}.isdisjoint(options):
         _map(tree, users, recursive="ridmap" in options)

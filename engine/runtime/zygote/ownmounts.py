@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 
 from engine.kernel import libc
+from engine.kernel.paths import unescaped
 
 _KERNELS = ("/proc", "/sys", "/dev")
 
@@ -33,6 +34,24 @@ class HostMounts:
             yield
         finally:
             libc.setns(self._own, libc.CLONE_NEWNS)
+
+
+@contextlib.contextmanager
+def elsewhere() -> Iterator[None]:
+    """Whoever goes to another mount namespace in there is back afterwards, with the root it had. Only for a process
+    with one thread."""
+    here = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield
+    finally:
+        try:
+            libc.setns(here, libc.CLONE_NEWNS)
+            os.fchdir(root)
+            os.chroot(".")
+        finally:
+            os.close(here)
+            os.close(root)
 
 
 def enter(needed: list[str]) -> tuple[int, int]:
@@ -70,18 +89,12 @@ def enter(needed: list[str]) -> tuple[int, int]:
 
 def _prune(needed: list[str]) -> None:
     """Takes away every mount that no needed path is below of. The host can then unmount, too, what it likes."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        found = [line.split() for line in file]
-    targets = [(_plain(words[4]), words[words.index("-") + 1]) for words in found]
-    needed = [*needed, *_KERNELS, *(target for target, kind in targets if kind in ("cgroup", "cgroup2"))]
+    with open("/proc/self/mountinfo", "rb") as file:
+        found = [line.split(b" ") for line in file]
+    targets = [(unescaped(words[4]), words[words.index(b"-") + 1]) for words in found]
+    needed = [*needed, *_KERNELS, *(target for target, kind in targets if kind in (b"cgroup", b"cgroup2"))]
     for target, _ in reversed(targets):
         if not any(path == target or path.startswith(f"{target.rstrip('/')}/") for path in needed):
             # Gone already with what it was mounted on, or out of reach below another mount.
             with contextlib.suppress(OSError):
                 libc.umount(target, libc.MNT_DETACH | libc.UMOUNT_NOFOLLOW)
-
-
-def _plain(escaped: str) -> str:
-    for code in ("\\040", "\\011", "\\012", "\\134"):
-        escaped = escaped.replace(code, chr(int(code[1:], 8)))
-    return escaped

@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-import os
-
 from engine.kernel import libc
+from engine.kernel.paths import unescaped
+from engine.runtime.zygote.ownmounts import elsewhere
 
 _SIGN = b" mnt:["
 
@@ -20,33 +20,18 @@ def any_here() -> bool:
 def without(source: str, flags: int) -> int:
     """`source` as open_tree(2) gives it, out of a copy of the mounts in which those files are covered no more.
     Only for a process with one thread."""
-    here = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with elsewhere():
         libc.unshare(libc.CLONE_NEWNS)
-        try:
-            _take_down()
-            return libc.open_tree(libc.AT_FDCWD, source, flags)
-        finally:
-            libc.setns(here, libc.CLONE_NEWNS)
-            os.fchdir(root)
-            os.chroot(".")
-    finally:
-        os.close(here)
-        os.close(root)
+        _take_down()
+        return libc.open_tree(libc.AT_FDCWD, source, flags)
 
 
 def _take_down() -> None:
     with open("/proc/self/mountinfo", "rb") as mounts:
-        lines = [line.split(b" ") for line in mounts.read().splitlines()]
-    points = {line[0]: _path(line[4]) for line in lines}
+        lines = [line.split(b" ") for line in mounts]
+    points = {line[0]: unescaped(line[4]) for line in lines}
     for line in reversed(lines):
         if line[3].startswith(_SIGN.strip()):
             # Else it would be taken down on the host, too, where that shares what is mounted there.
             libc.mount(None, points[line[1]], None, libc.MS_PRIVATE)
             libc.umount(points[line[0]], libc.MNT_DETACH)
-
-
-def _path(written: bytes) -> str:
-    first, *rest = written.split(b"\\")
-    return os.fsdecode(first + b"".join(bytes([int(part[:3], 8)]) + part[3:] for part in rest))

@@ -12,7 +12,7 @@ import pytest
 
 from engine.errors import Conflict, NotFound, SystemFailure
 from engine.kernel import libc
-from engine.kernel.cgroup.host import groups_below
+from engine.kernel.cgroup.host import groups_below, hierarchies
 from engine.runtime.launcher import ExecFailed, Launcher
 from engine.runtime.spec import (
     ConsoleSize,
@@ -289,16 +289,19 @@ async def test_a_container_that_is_to_start_at_once_does_or_says_why_not(box: Bo
 
 
 async def test_the_zygote_keeps_none_of_the_hosts_mounts_busy(exec_root: Path, tmp_path: Path) -> None:
-    libc.mount("tmpfs", str(tmp_path), "tmpfs")
+    place = tmp_path / "two\u00a0words, a\rcolumn # more"  # what some take for the end of a word, or of a line
+    place.mkdir()
+    libc.mount("tmpfs", str(place), "tmpfs")
+    hierarchies.cache_clear()
     try:
         launcher = await Launcher.connect(exec_root, f"/shipway/test-{exec_root.name}")
-        seen = {line.split()[4] for line in Path(f"/proc/{_zygote(exec_root)}/mountinfo").read_text().splitlines()}
+        kept = Path(f"/proc/{_zygote(exec_root)}/mountinfo").read_text()
         await launcher.shutdown()
     finally:
         # Which succeeds only if nobody else has it.
-        libc.umount(str(tmp_path))
-    assert str(tmp_path) not in seen
-    assert {"/", "/proc", "/sys", "/dev"} <= seen
+        libc.umount(str(place))
+    assert str(tmp_path) not in kept
+    assert {"/", "/proc", "/sys", "/dev"} <= {line.split()[4] for line in kept.splitlines()}
 
 
 def _zygote(exec_root: Path) -> int:
