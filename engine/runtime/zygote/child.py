@@ -5,7 +5,6 @@ It runs in the zygote's child, in its new namespaces, and ends in execve or in a
 
 from __future__ import annotations
 
-import array
 import errno
 import fcntl
 import json
@@ -33,10 +32,8 @@ _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 
 def tell(sync: socket.socket, stage: str, error: OSError) -> NoReturn:
     """Reports the failure and ends."""
-    what = f" ({error.filename})" if error.filename else ""
-    message = {"errno": error.errno or 0, "message": f"{error.strerror or error}{what}", "stage": stage}
     try:
-        sync.send(json.dumps(message).encode())
+        sync.send(json.dumps(protocol.failure(error, stage)).encode())
     finally:
         os._exit(SETUP_FAILED)
 
@@ -250,7 +247,7 @@ def open_terminal(sync: socket.socket, size: dict[str, int] | None, *, console: 
     if console:
         _show_console(slave)
     os.close(slave)
-    sync.sendmsg([b"terminal"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [master]))])
+    protocol.send_raw(sync, b"terminal", (master,))
     os.close(master)
 
 

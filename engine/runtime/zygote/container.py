@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
 import fcntl
 import os
@@ -12,6 +11,7 @@ import termios
 import time
 from collections.abc import Callable
 
+from engine.runtime.zygote import protocol
 from engine.runtime.zygote.detached import is_bind
 from engine.runtime.zygote.logpump import LogFile, Stream
 
@@ -45,11 +45,7 @@ class Process:
             return None, []
         except OSError:
             return b"", []
-        descriptors = array.array("i")
-        for _, kind, data in ancillary:
-            if kind == socket.SCM_RIGHTS:
-                descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
-        return message, list(descriptors)
+        return message, protocol.descriptors_in(ancillary)
 
 
 class Exec(Process):

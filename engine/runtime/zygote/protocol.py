@@ -55,23 +55,16 @@ def send_raw(sock: socket.socket, message: bytes, descriptors: tuple[int, ...] =
 
 def receive_raw(sock: socket.socket, most: int) -> tuple[bytes, list[int]]:
     """The other end of `send_raw`, with room for `most` descriptors."""
-    descriptors = array.array("i")
-    space = socket.CMSG_SPACE(most * descriptors.itemsize)
+    space = socket.CMSG_SPACE(most * array.array("i").itemsize)
     message, ancillary, _, _ = sock.recvmsg(256, space, socket.MSG_CMSG_CLOEXEC)
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
-    return message, list(descriptors)
+    return message, descriptors_in(ancillary)
 
 
 def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int], bytes] | None:
     """The next packet, its descriptors, which are the caller's to close, and its bytes; None at the end."""
     space = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
     length, ancillary, flags, _ = sock.recvmsg_into([_incoming], space, socket.MSG_CMSG_CLOEXEC)
-    descriptors = array.array("i")
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    descriptors = descriptors_in(ancillary)
     if not length:
         return None
     if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
@@ -79,7 +72,16 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int], bytes] | No
             os.close(descriptor)
         raise OSError(90, "a packet was larger than the protocol allows")
     raw = _incoming[:length].tobytes()
-    return json.loads(raw), list(descriptors), raw
+    return json.loads(raw), descriptors, raw
+
+
+def descriptors_in(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """What recvmsg(2) gave beside a packet."""
+    found = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    return list(found)
 
 
 def failure(error: OSError, stage: str = "") -> dict[str, Any]:
