@@ -159,7 +159,8 @@ class Launcher:
         if answer.get("protocol", 1) != protocol.VERSION:
             await self._part(answer)
             await self._reach()
-        for state in await self.list():
+            answer, _ = await self._ask("list", {})
+        for state in self._states(answer):
             self._groups[state.id] = state.cgroup
             if state.exit is not None:
                 self._exits[state.id, None] = state.exit
@@ -361,6 +362,9 @@ class Launcher:
 
     async def list(self) -> builtins.list[RuntimeState]:
         answer, _ = await self._ask("list", {})
+        return self._states(answer)
+
+    def _states(self, answer: dict[str, Any]) -> builtins.list[RuntimeState]:
         return [
             RuntimeState(
                 state["container"],
