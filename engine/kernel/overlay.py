@@ -40,7 +40,7 @@ def overlay(
     global _one_by_one
     if _one_by_one:
         try:
-            return _by_context(lower, upper or None, work or None, options, attributes)
+            return overlay_at(lower, upper or None, work or None, options=options, attributes=attributes)
         except OSError as error:
             if error.errno != errno.EINVAL or takes_one_by_one():
                 raise
@@ -66,18 +66,17 @@ def takes_one_by_one() -> bool:
 
 
 def overlay_at(
-    lower: Sequence[int], upper: int | None, work: int | None, *, options: Sequence[str] = (), attributes: int = 0
+    lower: Sequence[str | int],
+    upper: str | int | None,
+    work: str | int | None,
+    *,
+    options: Sequence[str] = (),
+    attributes: int = 0,
 ) -> int:
-    """As `overlay`, of folders that are open (O_PATH will do), in mounts that may be attached nowhere themselves.
+    """As `overlay`, also of folders that are open (O_PATH will do), in mounts that may be attached nowhere themselves.
 
-    Raises OSError; EINVAL also where the kernel (before Linux 6.15) can't do that.
+    Raises OSError; EINVAL also where the kernel can't do that: before Linux 6.7 none of it, before 6.15 no such mounts.
     """
-    return _by_context(lower, upper, work, options, attributes)
-
-
-def _by_context(
-    lower: Sequence[str | int], upper: str | int | None, work: str | int | None, options: Sequence[str], attributes: int
-) -> int:
     context = libc.fsopen("overlay")
     try:
         for layer in lower:
