@@ -207,18 +207,3 @@ def test_a_killed_process_costs_seconds_and_leaves_nothing(line: Line):
     assert view.state == "passed"
     assert time.monotonic() - began < 10
     line.eventually(lambda: not line.containers(), "the clean-up")
-
-
-def test_from_hint_to_first_process(line: Line, record_property: Callable[[str, object], None]):
-    """Warm, the 95th percentile of the time to a stage's first line, for whoever reads the report."""
-    took = []
-    for _ in range(20):
-        run = line.begin(stage("quick", "date +%s.%N || true", "true"))
-        began = line.store.get_run(run.id).created
-        line.ended(run.id)
-        attempt = line.store.get_run(run.id).stages[0]
-        lines = [entry for entry in line.store.read_logs(run.id, "quick") if entry.stream == "stdout"]
-        assert attempt.state == "passed"
-        took.append(lines[0].time - began)
-    took.sort()
-    record_property("p95", took[18])
