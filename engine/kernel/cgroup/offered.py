@@ -32,7 +32,6 @@ class Offered:
     pids: bool
     io_weight: bool
     io_limits: bool
-    pressure: bool
     cpus: frozenset[int] = frozenset()
     mems: frozenset[int] = frozenset()
 
@@ -82,7 +81,6 @@ def _v1(here: Hierarchies) -> Offered:
         # Of the newer name only groups below the root have the file.
         io_weight=has("blkio", "blkio.weight", "blkio.bfq.weight", "*/blkio.bfq.weight"),
         io_limits=has("blkio", "blkio.throttle.read_bps_device"),
-        pressure=os.path.exists("/proc/pressure/cpu"),
         cpus=numbers(read(f"{cpuset}/cpuset.cpus")) if cpuset else frozenset(),
         mems=numbers(read(f"{cpuset}/cpuset.mems")) if cpuset else frozenset(),
     )
@@ -107,7 +105,6 @@ def _v2(root: str) -> Offered:
         pids="pids" in controllers,
         io_weight="io" in controllers,
         io_limits="io" in controllers,
-        pressure=os.path.exists("/proc/pressure/cpu"),
         cpus=numbers(read(f"{root}/cpuset.cpus.effective")),
         mems=numbers(read(f"{root}/cpuset.mems.effective")),
     )
