@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
 import io
 import itertools
 import json
@@ -20,28 +19,21 @@ import os
 import shutil
 import socket
 import statistics
-import subprocess
 import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.engines import OURS, Connection, started
+
 IMAGE = "bench/busybox:1"
 _ports = itertools.count(22000)
-
-
-class Connection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("engine")
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(self._path)
 
 
 class Engine:
@@ -51,10 +43,9 @@ class Engine:
         self.name, self.path = name, path
         self._connection = Connection(path)
 
-    def ask(self, method: str, path: str, body: object = None, *, raw: bytes | None = None) -> Any:
-        data = raw if raw is not None else json.dumps(body) if body is not None else None
-        kind = "application/x-tar" if raw is not None else "application/json"
-        self._connection.request(method, f"/v1.41{path}", data, {"Content-Type": kind})
+    def ask(self, method: str, path: str, body: object = None) -> Any:
+        data = json.dumps(body) if body is not None else None
+        self._connection.request(method, f"/v1.41{path}", data, {"Content-Type": "application/json"})
         answer = self._connection.getresponse()
         said = answer.read()
         if answer.status >= 400:
@@ -117,29 +108,6 @@ def busybox() -> bytes:
     return packed.getvalue()
 
 
-@contextlib.contextmanager
-def started(name: str, folder: Path, *command: str) -> Iterator[str]:
-    """A daemon, until the end; yields its socket."""
-    path = folder / f"{name}.sock"
-    folders = ["--data-root", str(folder / name), "--exec-root", str(folder / f"{name}-run")]
-    pidfile = ["--pidfile", str(folder / f"{name}.pid")]
-    with (folder / f"{name}.log").open("wb") as log:
-        daemon = subprocess.Popen([*command, "--host", f"unix://{path}", *folders, *pidfile], stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(OSError):
-                Engine(name, str(path)).ask("GET", "/info")
-                break
-            if daemon.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit((folder / f"{name}.log").read_text()[-2000:])
-            time.sleep(0.05)
-        yield str(path)
-    finally:
-        daemon.terminate()
-        daemon.wait(60)
-
-
 def memory(folder: Path) -> float:
     """MiB (proportional set size) of all processes that have the folder in their command line, and their children."""
     found: dict[int, tuple[int, bool]] = {}
@@ -186,18 +154,11 @@ def measure(engines: list[Engine], runs: int, gap: float) -> None:
 
 
 def main(runs: int, gap: float, peer: str) -> None:
-    root = str(Path(__file__).resolve().parents[1])
     folder = Path(tempfile.mkdtemp(prefix="swb-"))
-    ours = (
-        sys.executable,
-        "-c",
-        f"import sys; sys.path.insert(0, {root!r}); from cli.main import main; main()",
-        "engine",
-    )
     dockerd = ("dockerd", "--storage-driver", "overlay2", "--exec-opt", "native.cgroupdriver=cgroupfs")
     try:
         with contextlib.ExitStack() as stack:
-            engines = [Engine("ours", stack.enter_context(started("ours", folder, *ours)))]
+            engines = [Engine("ours", stack.enter_context(started("ours", folder, *OURS)))]
             print(f"idle: {memory(folder):.1f} MiB")
             path = peer.removeprefix("unix://") or stack.enter_context(started("dockerd", folder, *dockerd))
             engines.append(Engine("dockerd", path))

@@ -11,35 +11,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
 import json
 import os
 import shutil
-import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from bench.build import MAKE_FILES
+from bench.engines import OURS, Connection, started
 
 IMAGE = "bench-commit-base:1"
 STAY = "\nprint('written', flush=True)\nimport time\ntime.sleep(3600)\n"
-
-
-class Socket(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost")
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(self._path)
 
 
 class Engine:
@@ -64,7 +49,7 @@ class Engine:
     def commit(self, name: str) -> float:
         """In seconds. The image does not stay."""
         os.sync()
-        connection = Socket(self._path)
+        connection = Connection(self._path)
         headers = {"Content-Type": "application/json"}
         started = time.perf_counter()
         connection.request("POST", f"/v1.41/commit?container=bench-commit-{name}&comment={started}", "{}", headers)
@@ -80,26 +65,12 @@ class Engine:
         self("rmi", IMAGE)
 
 
-@contextlib.contextmanager
-def ours(folder: Path) -> Iterator[str]:
-    """A daemon of our own; gives its address."""
-    address = f"unix://{folder}/e.sock"
-    words = [sys.executable, "-m", "cli", "engine", "--host", address, "--data-root", str(folder / "data")]
-    with subprocess.Popen([*words, "--exec-root", str(folder / "x")], stderr=subprocess.DEVNULL) as process:
-        try:
-            while not (folder / "e.sock").exists() and process.poll() is None:
-                time.sleep(0.05)
-            yield address
-        finally:
-            process.terminate()
-
-
 def measure(base: Path, docker: str, runs: int, scratch: Path) -> dict[str, dict[str, float]]:
     """Case → engine → median in milliseconds."""
     times: dict[str, dict[str, list[float]]] = {}
-    with ours(scratch) as address, contextlib.ExitStack() as stack:
+    with started("ours", scratch, *OURS) as path, contextlib.ExitStack() as stack:
         engines: dict[str, Engine] = {}
-        for name, at in {"ours": address, **({"docker": docker} if docker else {})}.items():
+        for name, at in {"ours": f"unix://{path}", **({"docker": docker} if docker else {})}.items():
             engines[name] = Engine(at, base)
             stack.callback(engines[name].close)
         for turn in range(runs + 1):

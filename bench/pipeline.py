@@ -13,7 +13,6 @@ import hashlib
 import hmac
 import json
 import shutil
-import socket
 import statistics
 import subprocess
 import tempfile
@@ -25,6 +24,7 @@ from typing import Any
 import docker
 import requests
 
+from bench.engines import free_port
 from scripts.baseimages import BUSYBOX, busybox_root
 from scripts.story.repository import Repository
 from scripts.story.system import ENDED, Ports, System
@@ -47,7 +47,7 @@ class Bench:
     """A running system and a repository whose branches `first` and `many` start the two pipelines."""
 
     def __init__(self, folder: Path, stages: int) -> None:
-        self.system = System(folder / "data", Ports(*(_free_port() for _ in range(4))))
+        self.system = System(folder / "data", Ports(*(free_port() for _ in range(4))))
         self._repository = Repository(folder / "git")
         self._stages = stages
         self._session = requests.Session()
@@ -113,13 +113,6 @@ def _stages_a_second(bench: Bench, number: int, stages: int) -> float:
     bench.trigger("many")
     bench.ended(number)
     return stages / (time.perf_counter() - begun)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def main() -> None:
