@@ -225,11 +225,9 @@ class Launcher:
         # The zygote takes the compiled filter; the profile would only fill its memory.
         linux = msgspec.structs.replace(spec.linux, seccomp=None, cgroups_path=group)
         plain = msgspec.json.encode(msgspec.structs.replace(spec, root=root, linux=linux))
-        if start:
-            # Should it fail it has been there all the same, until it is deleted.
-            self._groups.setdefault(id, group)
+        # Should it fail, or nobody wait for the answer, it may be there all the same, until it is deleted.
+        self._groups.setdefault(id, group)
         answer, _ = await self._ask("create", request, spec=plain)
-        self._groups[id] = group
         return int(answer["pid"])
 
     async def mount(self, rootfs: Overlay, mappings: builtins.list[IDMapping]) -> int:

@@ -347,7 +347,7 @@ class Zygote:
         self._going = False
         for container in list(self._containers.values()):
             container.doomed = True
-            if container.status == "stopped":
+            if container.pidfd < 0:  # it has ended, perhaps before it began
                 self._forget(container)
             else:
                 self._kill(container)

@@ -288,6 +288,27 @@ async def test_a_container_that_is_to_start_at_once_does_or_says_why_not(box: Bo
     assert await box.launcher.list() == []
 
 
+async def test_what_was_called_off_while_it_was_made_can_be_deleted(box: Box) -> None:
+    making = asyncio.create_task(box.create("one", make_spec("sleep", "100")))
+    await asyncio.sleep(0)  # it has asked
+    making.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await making
+    await box.launcher.delete("one")
+    assert await box.launcher.list() == []
+
+
+async def test_a_zygote_ends_with_one_that_never_began(layer: Path, tmp_path: Path, exec_root: Path) -> None:
+    parent = f"/shipway/test-{exec_root.name}"
+    launcher = await Launcher.connect(exec_root, parent)
+    box = Box(launcher, layer, tmp_path)
+    os.kill(await box.create("one", make_spec("true")), signal.SIGKILL)
+    with pytest.raises(SystemFailure, match="was killed"):
+        await launcher.start("one")
+    await launcher.shutdown()
+    assert groups_below(parent) == []
+
+
 async def test_the_zygote_keeps_none_of_the_hosts_mounts_busy(exec_root: Path, tmp_path: Path) -> None:
     place = tmp_path / "two\u00a0words, a\rcolumn # more"  # what some take for the end of a word, or of a line
     place.mkdir()
