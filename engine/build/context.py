@@ -27,11 +27,11 @@ from engine.build.trees import (
     FILE,
     FOLDER,
     LINK,
-    MAX_LINKS,
     Entry,
     FolderTree,
     Tree,
     copy_bytes,
+    followed,
     with_parents,
 )
 from engine.errors import InvalidInput, SystemFailure
@@ -39,7 +39,7 @@ from engine.images import tarstream
 from engine.images.compression import decompressed
 from engine.images.unpack import Limits
 
-MAX_ENTRIES = 750_000
+_LIMITS = Limits()  # what a layer may cost, an archive may
 _AHEAD = 4 << 20
 _KINDS = {
     tarstream.REGULAR: FILE, tarstream.SYMLINK: LINK, tarstream.CHAR: CHAR, tarstream.BLOCK_DEVICE: BLOCK,
@@ -142,7 +142,7 @@ class _SpooledTree(Tree):
 
 
 def spool(
-    chunks: Iterable[bytes | memoryview], folder: Path, *, limit: int = Limits().bytes, archive: bool = False
+    chunks: Iterable[bytes | memoryview], folder: Path, *, limit: int = _LIMITS.bytes, archive: bool = False
 ) -> SpooledContext:
     """Reads an uncompressed tar whole; `limit` bytes of content at most. Raises InvalidInput.
 
@@ -159,8 +159,8 @@ def spool(
                 path = _through_links(files, path)
             if not path:
                 continue
-            if len(files) >= MAX_ENTRIES:
-                raise InvalidInput(f"the archive has more than {MAX_ENTRIES} files")
+            if len(files) >= _LIMITS.entries:
+                raise InvalidInput(f"the archive has more than {_LIMITS.entries} files")
             if member.type == tarstream.LINK:
                 target = clean("/" + os.fsdecode(member.linkname)).lstrip("/")
                 _hard_link(files, path, _through_links(files, target) if archive else target)
@@ -327,25 +327,15 @@ def _through_links(files: dict[str, _Spooled], path: str) -> str:
     *parents, name = path.split("/")
     if not any(file.entry.kind == LINK for parent in with_parents("/".join(parents)) if (file := files.get(parent))):
         return path
-    done: list[str] = []
-    todo = parents[::-1]
-    followed = 0
-    while todo:
-        part = todo.pop()
-        if part == "..":
-            done = done[:-1]
-            continue
-        file = files.get("/".join([*done, part]))
-        if file is None or file.entry.kind != LINK:
-            done.append(part)
-            continue
-        followed += 1
-        if followed > MAX_LINKS:
-            raise InvalidInput(f"archive: {path} lies below links that lead nowhere")
-        if file.entry.target.startswith("/"):
-            done = []
-        todo += [step for step in reversed(file.entry.target.split("/")) if step not in ("", ".")]
-    return "/".join([*done, name])
+
+    def entry_of(folder: str) -> Entry | None:
+        known = files.get(folder)
+        return known.entry if known else None
+
+    folder = followed("/".join(parents), entry_of, missing_ok=True)
+    if folder is None:
+        raise InvalidInput(f"archive: {path} lies below links that lead nowhere")
+    return f"{folder}/{name}".lstrip("/")
 
 
 def _complete(files: dict[str, _Spooled]) -> frozenset[str]:

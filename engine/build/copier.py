@@ -18,12 +18,11 @@ from engine.build.ignore import IgnoreRules
 from engine.build.modes import ChangeMode
 from engine.build.problems import DockerfileError
 from engine.build.selection import Picked, walk
-from engine.build.trees import BLOCK, CHAR, FILE, FOLDER, LINK, Entry, Tree
+from engine.build.trees import BLOCK, CHAR, FILE, FOLDER, LINK, MAX_LINKS, Entry, Tree
 from engine.images.unpack import remove_tree
 from engine.kernel.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 
 _PLAIN = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
-_MAX_LINKS = 40
 
 
 @dataclass(frozen=True)
@@ -357,7 +356,7 @@ class Copier:
                 mode = stat.S_IFDIR
             if stat.S_ISLNK(mode):
                 followed += 1
-                if followed > _MAX_LINKS:
+                if followed > MAX_LINKS:
                     raise DockerfileError(f"/{path.strip('/')}: too many levels of symbolic links")
                 target = os.readlink(name, dir_fd=parent)
                 if target.startswith("/"):

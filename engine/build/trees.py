@@ -11,7 +11,7 @@ import hashlib
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,28 +75,7 @@ class Tree(ABC):
 
     def resolve(self, path: str) -> str | None:
         """Where `path` leads when every link is followed; None where nothing is."""
-        done: list[str] = []
-        todo = [part for part in reversed(path.split("/")) if part not in ("", ".")]
-        followed = 0
-        while todo:
-            part = todo.pop()
-            if part == "..":
-                if done:
-                    done.pop()
-                continue
-            entry = self.entry("/".join([*done, part]))
-            if entry is None:
-                return None
-            if entry.kind != LINK:
-                done.append(part)
-                continue
-            followed += 1
-            if followed > MAX_LINKS:
-                return None
-            if entry.target.startswith("/"):
-                done = []
-            todo += [step for step in reversed(entry.target.split("/")) if step not in ("", ".")]
-        return "/".join(done)
+        return followed(path, self.entry)
 
 
 class FolderTree(Tree):
@@ -249,6 +228,35 @@ class EmptyTree(Tree):
 
     def read(self, path: str, limit: int) -> bytes:
         raise FileNotFoundError(errno.ENOENT, "no such file", path)
+
+
+def followed(path: str, entry_of: Callable[[str], Entry | None], *, missing_ok: bool = False) -> str | None:
+    """Where `path` leads when every link is followed; None where there are too many.
+
+    None too where nothing is, unless `missing_ok`: then the rest of the path is taken as it is.
+    """
+    done: list[str] = []
+    todo = [part for part in reversed(path.split("/")) if part not in ("", ".")]
+    links = 0
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            if done:
+                done.pop()
+            continue
+        entry = entry_of("/".join([*done, part]))
+        if entry is None and not missing_ok:
+            return None
+        if entry is None or entry.kind != LINK:
+            done.append(part)
+            continue
+        links += 1
+        if links > MAX_LINKS:
+            return None
+        if entry.target.startswith("/"):
+            done = []
+        todo += [step for step in reversed(entry.target.split("/")) if step not in ("", ".")]
+    return "/".join(done)
 
 
 def copy_bytes(source: int, target: int, offset: int = 0, count: int | None = None) -> None:

@@ -16,7 +16,13 @@ from engine.errors import SystemFailure
 from engine.images.descriptor import Descriptor
 
 VERSION = 3
-_SCHEMA = """
+_LOANS = """
+CREATE TABLE loans (               -- layers whose files are still a finished container's
+    chain TEXT PRIMARY KEY,
+    folder TEXT NOT NULL,
+    shift INTEGER NOT NULL         -- what the owners' ids there have too much
+) WITHOUT ROWID"""
+_SCHEMA = f"""
 CREATE TABLE images (
     id TEXT PRIMARY KEY,           -- digest of the config
     manifest TEXT,                 -- descriptor as JSON, once there is one
@@ -52,12 +58,7 @@ CREATE TABLE tars (                -- the blobs that unpack to a diff ID
     media_type TEXT NOT NULL,
     size INTEGER NOT NULL,
     PRIMARY KEY (diff_id, digest)
-) WITHOUT ROWID;
-CREATE TABLE loans (               -- layers whose files are still a finished container's
-    chain TEXT PRIMARY KEY,
-    folder TEXT NOT NULL,
-    shift INTEGER NOT NULL         -- what the owners' ids there have too much
-) WITHOUT ROWID;
+) WITHOUT ROWID;{_LOANS};
 CREATE TABLE leases (
     lease TEXT NOT NULL,
     target TEXT NOT NULL,          -- blob, chain or image
@@ -66,7 +67,6 @@ CREATE TABLE leases (
 ) WITHOUT ROWID;
 """
 
-_LOANS = "CREATE TABLE loans (chain TEXT PRIMARY KEY, folder TEXT NOT NULL, shift INTEGER NOT NULL) WITHOUT ROWID"
 _UPGRADES = {1: ("ALTER TABLE layers ADD COLUMN crc INTEGER",), 2: (_LOANS,)}
 """What makes the next format of each older one."""
 

@@ -33,7 +33,7 @@ from engine.images.image import Layer
 from engine.images.pipeline import Sink, ahead
 from engine.images.settle import settle
 from engine.images.spread import spread
-from engine.images.unpack import Limits, Unpacked, remove_tree, unpack
+from engine.images.unpack import Limits, Unpacked, is_opaque, remove_tree, unpack
 
 _EMPTY = "empty"
 
@@ -367,7 +367,7 @@ class LayerStore:
             if row is None or not folder.is_dir():
                 raise NotFound(f"No such layer: {chain}")
             folders.append(folder)
-            if _hides_all(folder):
+            if is_opaque(folder):  # overlayfs merges the roots of all lower folders, opaque or not: the chain ends here
                 break
             chain = row.parent
         return tuple(folders)
@@ -442,14 +442,6 @@ class LayerStore:
                     del self._busy[chain]
                 else:
                     self._busy[chain] = (lock, users - 1)
-
-
-def _hides_all(folder: Path) -> bool:
-    """overlayfs merges the roots of all lower folders, opaque or not: we end the chain there instead."""
-    try:
-        return os.getxattr(folder, "trusted.overlay.opaque") == b"y"
-    except OSError:
-        return False
 
 
 def _discard(folder: Path) -> None:

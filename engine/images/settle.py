@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import InvalidInput
-from engine.images.unpack import OPAQUE_XATTR, Unpacked
+from engine.images.unpack import Unpacked, is_opaque, is_whiteout
 from engine.kernel.paths import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
@@ -121,25 +121,18 @@ def _find(below: Sequence[Path], path: bytes) -> Path | None:
                 found = here.lstat()
             except (FileNotFoundError, NotADirectoryError):
                 break
-            if stat.S_ISCHR(found.st_mode) and found.st_rdev == 0:
+            if is_whiteout(found):
                 return None
             if index == len(parts) - 1:
                 return here
             if not stat.S_ISDIR(found.st_mode):
                 return None
-            hidden = hidden or _opaque(here)
+            hidden = hidden or is_opaque(here)
         else:
             return here
         if hidden:
             return None
     return None
-
-
-def _opaque(folder: Path) -> bool:
-    try:
-        return os.getxattr(folder, OPAQUE_XATTR) == b"y"
-    except OSError:
-        return False
 
 
 def _show(name: bytes) -> str:

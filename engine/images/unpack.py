@@ -43,6 +43,10 @@ class Limits:
     ratio: int = 250
     ratio_floor: int = 1 << 30
 
+    def most(self, compressed: int) -> int:
+        """The bytes that so many compressed ones may become."""
+        return min(self.bytes, max(self.ratio_floor, self.ratio * max(compressed, 1)))
+
 
 @dataclass
 class Unpacked:
@@ -247,7 +251,7 @@ class _Unpacker:
             found = os.stat(last, dir_fd=source, follow_symlinks=False)
             if stat.S_ISDIR(found.st_mode):
                 raise InvalidInput(f"layer has a hard link to a folder: {_show(entry.name)}")
-            if stat.S_ISCHR(found.st_mode) and found.st_rdev == 0:
+            if is_whiteout(found):
                 raise InvalidInput(f"layer has a hard link to a whiteout: {_show(entry.name)}")
             self._make(
                 at,
@@ -386,6 +390,19 @@ class _Unpacker:
         return openat2(self._root, path, _PATH_FLAGS)
 
 
+def is_opaque(folder: Path) -> bool:
+    """Whether a layer's folder hides what the layers below have in its place."""
+    try:
+        return os.getxattr(folder, OPAQUE_XATTR, follow_symlinks=False) == b"y"
+    except OSError:
+        return False
+
+
+def is_whiteout(status: os.stat_result) -> bool:
+    """Whether this stands in a layer for a file that is not there any more."""
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
 def remove_tree(at: int, name: bytes) -> None:
     """Removes a folder and all below it, never through a link."""
     stack: list[tuple[int, bytes, int, list[bytes]]] = []
@@ -451,11 +468,7 @@ def _set_xattrs(fd: int, entry: Entry) -> None:
 def _check_limits(result: Unpacked, limits: Limits, compressed_size: int | None) -> None:
     if result.tar_size > limits.bytes:
         raise InvalidInput(f"layer unpacks to more than {limits.bytes} bytes")
-    if (
-        compressed_size is not None
-        and result.tar_size > limits.ratio_floor
-        and result.tar_size > limits.ratio * max(compressed_size, 1)
-    ):
+    if compressed_size is not None and result.tar_size > limits.most(compressed_size):
         raise InvalidInput(f"layer of {compressed_size} bytes grows more than {limits.ratio} times: refused as a bomb")
 
 

@@ -15,7 +15,6 @@ from engine.images.compression import decompressed, sniff
 from engine.images.unpack import Limits
 
 _HEAD = 512
-_LIMITS = Limits()  # what a layer may cost, an archive may
 
 
 def unpacked(source: Source, scratch: Path) -> tuple[Source, SpooledContext] | None:
@@ -39,7 +38,7 @@ def unpacked(source: Source, scratch: Path) -> tuple[Source, SpooledContext] | N
         if not _is_header(bytes(first[:_HEAD])):
             return None
         file.seek(0)
-        limit = min(_LIMITS.bytes, max(_LIMITS.ratio_floor, _LIMITS.ratio * source.picked.entry.size))
+        limit = Limits().most(source.picked.entry.size)  # what a layer may cost, an archive may
         content = spool(decompressed(cast(BinaryIO, file)), scratch, archive=True, limit=limit)
     tree = content.tree()
     root = Picked("", "", Entry(FOLDER, 0o755, 0, 0, 0, 0))

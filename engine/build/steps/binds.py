@@ -6,6 +6,7 @@ what is asked for of it is laid out once a build, however many steps show it.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import stat
@@ -17,7 +18,7 @@ from pathlib import Path
 from engine.build.copier import Copier, Look
 from engine.build.selection import Picked, pick
 from engine.build.trees import FOLDER, Tree
-from engine.images.unpack import OPAQUE_XATTR
+from engine.images.unpack import is_opaque, is_whiteout
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def in_layers(lower: Sequence[Path], path: str) -> Shown:
     """The real `path` (through no links) in layers, topmost first; it is there."""
     folders: list[Path] = []
     for layer in lower:
-        here, last = layer, _opaque(layer)
+        here, last = layer, is_opaque(layer)
         for part in path.split("/") if path else ():
             here = here / part
             try:
@@ -40,27 +41,16 @@ def in_layers(lower: Sequence[Path], path: str) -> Shown:
             except (FileNotFoundError, NotADirectoryError):
                 break
             if not stat.S_ISDIR(status.st_mode):
-                if not folders and here == layer / path and not _whiteout(status):
+                if not folders and here == layer / path and not is_whiteout(status):
                     return Shown((here,), is_folder=False)
                 last = True  # a folder of the layers above hides it, or it hides what is below
                 break
-            last = last or _opaque(here)
+            last = last or is_opaque(here)
         else:
             folders.append(here)
         if last:
             break
     return Shown(tuple(folders), is_folder=True)
-
-
-def _whiteout(status: os.stat_result) -> bool:
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
-
-
-def _opaque(folder: Path) -> bool:
-    try:
-        return os.getxattr(folder, OPAQUE_XATTR, follow_symlinks=False) == b"y"
-    except OSError:
-        return False
 
 
 class LaidOut:
@@ -70,6 +60,7 @@ class LaidOut:
         self._tree = tree
         self._folder = folder
         self._made: dict[str, Path] = {}
+        self._numbers = itertools.count()
         self._lock = threading.Lock()
 
     def show(self, picked: Picked) -> Shown:
@@ -87,7 +78,7 @@ class LaidOut:
 
     def _lay_out(self, picked: Picked) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o711)
-        return copy_out(self._tree, picked, self._folder / str(len(self._made)))
+        return copy_out(self._tree, picked, self._folder / str(next(self._numbers)))
 
     def remove(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
