@@ -68,10 +68,9 @@ def plan_stages(dockerfile: Dockerfile, target: str, variables: Mapping[str, str
     by_name: dict[str, int] = {}
     for position, stage in enumerate(dockerfile.stages):
         opening = stage.opening
-        blank = f"base name ({opening.base}) should not be blank"
-        base = _expanded(opening.base, variables, dockerfile.escape, opening.line, blank)
+        base, hint = _expanded(opening.base, variables, dockerfile.escape, opening.line)
         if not base:
-            raise DockerfileError(blank, opening.line, "FROM")
+            raise DockerfileError(f"base name ({opening.base}) should not be blank{hint}", opening.line, "FROM")
         found: int | str | None = by_name.get(base.lower(), base)
         if isinstance(found, str) and found != SCRATCH:
             _check_name(found, opening.line)
@@ -125,32 +124,24 @@ def _mount_origin(mount: str) -> str:
     return ""
 
 
-def _expanded(word: str, variables: Mapping[str, str], escape: str, line: int, blank: str) -> str:
-    """`blank`: what to say of nothing, where a variable's name is nearly another's."""
+def _expanded(word: str, variables: Mapping[str, str], escape: str, line: int) -> tuple[str, str]:
+    """The text, and what to say with a complaint about it: that a variable's name is nearly another's."""
     try:
         found = read(word, variables, Rules(escape=escape))
     except ExpansionError as error:
         raise DockerfileError(str(error), line, "FROM") from None
-    if not found.text:
-        for name in sorted(found.unknown):
-            hint = did_you_mean(name, variables)
-            if hint:
-                raise DockerfileError(f"{blank}{hint}", line, "FROM")
-    return found.text
+    return found.text, next(filter(None, (did_you_mean(name, variables) for name in sorted(found.unknown))), "")
 
 
 def _platform(word: str, variables: Mapping[str, str], escape: str, line: int) -> Platform | None:
     if not word:
         return None
-    blank = f"empty platform value from expression {word}"
-    text = _expanded(word, variables, escape, line, blank)
+    text, hint = _expanded(word, variables, escape, line)
     if not text:
-        raise DockerfileError(blank, line, "FROM")
+        raise DockerfileError(f"empty platform value from expression {word}{hint}", line, "FROM")
     try:
         return Platform.parse(text)
     except InvalidInput as error:
-        unknown = sorted(read(word, variables, Rules(escape=escape)).unknown)
-        hint = next(filter(None, (did_you_mean(name, variables) for name in unknown)), "")
         raise DockerfileError(f"failed to parse platform {word}: {error}{hint}", line, "FROM") from None
 
 

@@ -48,9 +48,7 @@ def file_name(url: str, *, needed: bool) -> str:
     return name
 
 
-async def download(
-    url: str, folder: Path, name: str, checksum: str, policy: AddressPolicy, logins: Logins | None = None
-) -> Source:
+async def download(url: str, folder: Path, name: str, checksum: str, policy: AddressPolicy, logins: Logins) -> Source:
     """Fetches `url` into the empty `folder`. Raises DockerfileError, Forbidden, Unavailable."""
     algorithm = checksum.partition(":")[0] or "sha256"
     hasher = hashlib.new(algorithm)
@@ -59,7 +57,7 @@ async def download(
     connector = aiohttp.TCPConnector(resolver=CheckedResolver(policy), use_dns_cache=False)
     try:
         async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session:
-            response = await _follow(session, url, policy, logins or Logins())
+            response = await _follow(session, url, policy, logins)
             async with response:
                 size = 0
                 with path.open("xb") as file:

@@ -42,7 +42,7 @@ async def checkout(
     checksum: str,
     policy: AddressPolicy,
     agent: Path | None,
-    logins: Logins | None = None,
+    logins: Logins,
 ) -> Source:
     """Fetches one commit into the empty `folder`. Raises DockerfileError, Forbidden, Unavailable.
 
@@ -50,7 +50,7 @@ async def checkout(
     """
     if source.ref.startswith("-") or not _PLAIN_REF.match(source.ref):
         raise DockerfileError(f"{source.ref} is no name of a git commit")
-    fetching = _Fetching(policy, agent, logins or Logins())
+    fetching = _Fetching(policy, agent, logins)
     wanted = source.ref or (checksum if is_commit(checksum) else "") or "HEAD"
     git = await fetching.fetch(folder, source.remote, wanted)
     commit = (await git.run("rev-parse", "HEAD")).strip()
