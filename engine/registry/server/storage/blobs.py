@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 from engine.registry.server import errors
@@ -99,19 +99,17 @@ class Blobs:
 
     def size_of(self, repository: str) -> int:
         """The bytes of all blobs that a repository has; others may share them."""
-        size = 0
-        for digest in digests_in(self._layout.repository(repository) / "_layers"):
-            with contextlib.suppress(FileNotFoundError):
-                size += self._layout.blob(digest).stat().st_size
-        return size
+        return sum(self._sizes(self._layout.repository(repository) / "_layers"))
 
     def totals(self) -> tuple[int, int]:
         """How many blobs there are, and their bytes."""
-        count = size = 0
-        for digest in digests_in(self._layout.blobs):
+        sizes = list(self._sizes(self._layout.blobs))
+        return len(sizes), sum(sizes)
+
+    def _sizes(self, folder: Path) -> Iterator[int]:
+        """Of the contents whose digests are in `folder`, as far as they are there."""
+        for digest in digests_in(folder):
             try:
-                size += self._layout.blob(digest).stat().st_size
+                yield self._layout.blob(digest).stat().st_size
             except FileNotFoundError:
                 continue
-            count += 1
-        return count, size

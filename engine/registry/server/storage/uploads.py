@@ -53,7 +53,7 @@ class Upload:
         """Writes and hashes one block. After a failure the upload must be opened anew."""
         try:
             with self._using:
-                if self._hasher is None:
+                if self._hasher is None or self._fd < 0:
                     raise errors.upload_invalid("the upload was closed")
                 view = memoryview(block)
                 while view:
@@ -87,14 +87,18 @@ class Upload:
     def rest(self) -> None:
         """Lets go of the file until the next chunk: clients begin more uploads than there are descriptors."""
         with self._using:
-            if self._fd >= 0:
-                os.close(self._fd)
-            self._fd = -1
+            self._rest()
+
+    def _rest(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
 
     def close(self) -> None:
         """Lets go of the file, and of what is known of it. The upload can go on later."""
-        self.rest()
-        self._hasher = None
+        with self._using:
+            self._rest()
+            self._hasher = None
 
 
 class Uploads:
