@@ -36,12 +36,6 @@ from engine.api.rooms import Rooms
 from engine.api.router import Route, Routes
 
 _log = logging.getLogger(__name__)
-_MODULES = (
-    *(system, info, events, metrics),
-    *(containers, execs, archive, moves),
-    *(images, transfers, build),
-    *(networks, volumes),
-)
 _READ_BUFFER = 1 << 20
 _LONGEST_HEAD = 1 << 20
 _SWALLOWED = 256 << 10

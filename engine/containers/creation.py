@@ -131,7 +131,7 @@ def make_volumes(room: Room, points: list[MountPoint], made: list[str]) -> None:
     for point in points:
         if point.type != "volume" or point.source:
             continue
-        known = point.name and any(volume.name == point.name for volume in room.volumes.list())
+        known = point.name in room.volumes
         volume = room.volumes.create(
             point.name, driver=point.driver or "local", labels=point.labels, anonymous=point.anonymous
         )

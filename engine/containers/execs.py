@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from engine.containers import environment, idranges, pipes, security, specs, users
+from engine.containers import environment, idranges, pipes, rootview, security, specs, users
 from engine.containers.hostconfig import HostConfig
-from engine.containers.layered import Layered
 from engine.containers.model import Container
 from engine.containers.room import Room
 from engine.containers.session import Session, Stream
@@ -264,7 +263,7 @@ class Executions:
         )
         host_config = self._host_config(execution)
         groups = host_config.group_add if not execution.user else ()
-        user = users.resolve(execution.user or container.config.user, groups, self._files(container))
+        user = users.resolve(execution.user or container.config.user, groups, rootview.layered(self._room, container))
         idranges.check(user, container.id_shift)
         return specs.process(
             config,
@@ -275,10 +274,6 @@ class Executions:
             rlimits=host_config.ulimits,
             oom_score_adj=host_config.oom_score_adj,
         )
-
-    def _files(self, container: Container) -> Layered:
-        paths = self._room.registry.paths(container)
-        return Layered([paths.upper, *self._room.images.lowerdirs(container.image)])
 
     def ended(self, exec_id: str, end: Exit) -> None:
         """The launcher saw it end."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from engine.containers import archive, changes, inroot, rootview, users, volumes
-from engine.containers.layered import Layered
 from engine.containers.model import Container, MountPoint
 from engine.containers.room import Room
 from engine.errors import Forbidden, NotFound
@@ -54,9 +53,7 @@ class FileAccess:
                 await to_the_end(functools.partial(archive.put, root, inside, tar, options))
 
     def _user(self, container: Container) -> tuple[int, int]:
-        paths = self._room.registry.paths(container)
-        layers = Layered([paths.upper, *self._room.images.lowerdirs(container.image)])
-        user = users.resolve(container.config.user, (), layers)
+        user = users.resolve(container.config.user, (), rootview.layered(self._room, container))
         return user.uid, user.gid
 
     @contextlib.asynccontextmanager

@@ -36,10 +36,6 @@ class Watch:
             while os.read(self._fd, 1 << 16):
                 self._changed.set()
 
-    def poke(self) -> None:
-        """Wakes the waiter for another reason."""
-        self._changed.set()
-
     async def changed(self, until: int = 0) -> None:
         """Returns after the next change, at `until` (unix nanoseconds, 0: never), or after half a second.
 

@@ -21,6 +21,7 @@ from engine.containers import (
     networking,
     removal,
     restoring,
+    rootview,
     starting,
     stats,
     stopping,
@@ -35,7 +36,6 @@ from engine.containers.fileaccess import FileAccess
 from engine.containers.health import HealthMonitor
 from engine.containers.hostconfig import HostConfig, Limits, RestartPolicy
 from engine.containers.idranges import IdRanges
-from engine.containers.layered import Layered
 from engine.containers.model import Container, ContainerConfig, EndpointSettings, NetworkingConfig
 from engine.containers.move.incoming import Incoming
 from engine.containers.move.outgoing import Outgoing
@@ -490,8 +490,9 @@ class Containers:
         if not container.state.alive:
             raise Conflict(f"container {container.id} is not running")
         pids = await self._room.launcher.processes(container.id)
-        files = Layered([self._registry.paths(container).upper, *self._room.images.lowerdirs(container.image)])
-        found = await asyncio.to_thread(top.top, container.state.pid, pids, ps_args, files)
+        found = await asyncio.to_thread(
+            lambda: top.top(container.state.pid, pids, ps_args, rootview.layered(self._room, container))
+        )
         self._room.tell(container, "top")
         return found
 
@@ -610,11 +611,8 @@ class Containers:
 def _matcher(wanted: Filters, registry: Registry, images: ImageStore) -> Any:
     def ids(name: str) -> Sequence[str]:
         found = [images.get(name).id]
-        made_from: dict[str, builtins.list[str]] = {}
-        for image in images.list(all=True):
-            made_from.setdefault(image.parent or "", []).append(image.id)
         for known in found:
-            found += made_from.get(known, ())
+            found += images.catalog.children(known)
         return found
 
     return filters.matcher(wanted, registry.get, ids)

@@ -232,7 +232,6 @@ class ContainerPaths:
 
     def __init__(self, data_root: Path, container_id: str) -> None:
         self.root = data_root / "containers" / container_id
-        self.config = self.root / "config.json"
         self.upper = self.root / "upper"
         self.work = self.root / "work"
         self.log = self.root / f"{container_id}-json.log"

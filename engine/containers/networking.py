@@ -105,8 +105,10 @@ def _rewrite_files(room: Room, container: Container, before: str | None) -> None
     """
     plugging.write_hosts(room, container, links.in_hosts(container, room.registry, strict=False))
     now = plugging.nameserver(room, container)
+    if now == before:
+        return
     path, texts = room.registry.paths(container).resolv, {}
     for own in (before, now):
         texts[own] = netfiles.resolv_of_host(container.host_config, room.config.dns, host_network=False, own=own)
-    if now != before and path.read_text() == texts[before]:
+    if path.read_text() == texts[before]:
         netfiles.write(path, texts[now], container.id_shift)

@@ -109,7 +109,7 @@ def recall(room: Room, container: Container) -> None:
     if {name: one.id for name, one in there.items()} == {name: wanted.endpoint_id for name, wanted in had.items()}:
         return
     for wanted in had.values():
-        forget(container, wanted)
+        forget(wanted)
     for name, endpoint in there.items():
         _note(settings.networks.setdefault(name, EndpointSettings()), endpoint)
     settings.ports = bindings(container, [port for endpoint in there.values() for port in endpoint.ports])
@@ -130,7 +130,7 @@ async def unplug(room: Room, container: Container) -> None:
         _log.exception("container %s: could not take it off its networks", container.short_id)
     for name, endpoint in was_on:
         tell_disconnect(room, container, name, endpoint)
-        forget(container, endpoint)
+        forget(endpoint)
     container.network_settings.ports = {}
     container.network_settings.sandbox_key = ""
 
@@ -140,7 +140,7 @@ def tell_disconnect(room: Room, container: Container, network: str, endpoint: En
     room.events.publish("network", "disconnect", endpoint.network_id, attributes)
 
 
-def forget(container: Container, endpoint: EndpointSettings) -> None:
+def forget(endpoint: EndpointSettings) -> None:
     """What an endpoint had only while the container ran. An address the user fixed is kept by the config."""
     endpoint.endpoint_id = endpoint.gateway = endpoint.ip_address = ""
     endpoint.ipv6_gateway = endpoint.global_ipv6_address = ""

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from engine.containers import idranges
+from engine.containers.layered import Layered
 from engine.containers.model import Container
 from engine.containers.room import Room
 from engine.errors import SystemFailure
@@ -35,6 +36,11 @@ async def files(room: Room, container: Container) -> AsyncIterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def layered(room: Room, container: Container) -> Layered:
+    """The root's own files, without a mount: for a look at a few. Blocking."""
+    return Layered([room.registry.paths(container).upper, *room.images.lowerdirs(container.image)])
 
 
 @contextmanager

@@ -105,8 +105,10 @@ async def _start(room: Room, container: Container, live: Live) -> int:
         return pid
     pid = await _create(room, container, spec, lower, start=False)
     try:
-        if own_network:
+        if plugged:
             await plugging.plug(room, container, Path(f"/proc/{pid}/ns/net"))
+        elif own_network:
+            container.network_settings.sandbox_key = f"/proc/{pid}/ns/net"
         for session in live.pending:
             await session.bind(room.launcher)
     except (EngineError, OSError):

@@ -11,7 +11,6 @@ from engine.containers.hostconfig import Limits, RestartPolicy
 from engine.containers.model import Container
 from engine.containers.room import Room
 from engine.errors import InvalidInput
-from engine.runtime.spec import LinuxPids
 
 _CHANGEABLE = [
     field.name
@@ -49,8 +48,6 @@ async def update(room: Room, container: Container, limits: Limits, policy: Resta
         if value not in (None, 0, "", []):
             setattr(changed, name, value)
     if limits.pids_limit is not None:
-        changed.pids_limit = limits.pids_limit
-    if limits.pids_limit is not None:
         # All of 0 and below mean "no limit", and the kernel must be told so.
         changed.pids_limit = max(0, limits.pids_limit)
     if limits.memory and not limits.memory_swap and 0 < changed.memory_swap < changed.memory:
@@ -65,10 +62,7 @@ async def update(room: Room, container: Container, limits: Limits, policy: Resta
         changed.restart_policy = policy
     async with room.registry.live(container).lock:
         if container.state.alive:
-            wanted = resources.resources(changed)
-            if limits.pids_limit == 0:
-                wanted.pids = LinuxPids(limit=-1)
-            await room.launcher.update(container.id, wanted)
+            await room.launcher.update(container.id, resources.resources(changed))
         container.host_config = changed
         room.registry.save(container)
     room.tell(container, "update")

@@ -128,6 +128,9 @@ class Volumes:
         beside.write_bytes(msgspec.json.encode(volume))
         os.rename(beside, folder / "volume.json")
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._volumes
+
     def get(self, name: str) -> Volume:
         """Raises NotFound."""
         try:

@@ -33,7 +33,7 @@ def check(room: Room, offer: Offer) -> None:
             )
     if not offer.use_volumes:
         for volume in offer.volumes:
-            if any(known.name == volume.name for known in room.volumes.list()):
+            if volume.name in room.volumes:
                 raise Conflict(
                     f"volume {volume.name} is there already: remove it, or use it as it is with --use-volumes"
                 )
@@ -189,8 +189,7 @@ def lacking_networks(room: Room, offer: Offer) -> list[str]:
 
 def lacking_volumes(room: Room, offer: Offer) -> list[str]:
     """The names of those that are not here."""
-    here = {volume.name for volume in room.volumes.list()}
-    return [volume.name for volume in offer.volumes if volume.name not in here]
+    return [volume.name for volume in offer.volumes if volume.name not in room.volumes]
 
 
 async def remove_networks(room: Room, names: list[str]) -> None:

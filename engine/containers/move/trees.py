@@ -104,7 +104,7 @@ class _Look:
         self._changes.gone += sorted(self._known.keys() - self._found.keys())
         self._known.clear()
         # What is not known will be taken for changed.
-        self._known.update((path, mark) for path, mark in self._found.items())
+        self._known.update(self._found)
         return self._changes
 
     def _inside(self, root: int, path: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
