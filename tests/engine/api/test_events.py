@@ -85,6 +85,14 @@ def test_until_a_time_alone_is_all_that_is_remembered(wire: Wire, client: docker
     assert told == ["create", "archive-path"]
 
 
+def test_filters_of_a_name_that_nobody_knows_are_passed_over(wire: Wire) -> None:
+    made = wire.make("told", "true")
+    asked = f'/events?until={time.time()}&filters={{"container":["{made}"],"x":["y"]}}'
+    answer = wire.ask("GET", asked)
+    assert answer.status == 200
+    assert [json.loads(line)["Action"] for line in answer.body.splitlines()] == ["create"]
+
+
 def test_nothing_is_lost_once_the_headers_are_out(wire: Wire, client: docker.DockerClient) -> None:
     with wire.stream("GET", '/events?filters={"type":["volume"]}', until=b"\r\n\r\n") as connection:
         wire.ask("POST", "/volumes/create", {"Name": "told"})

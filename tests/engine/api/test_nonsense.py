@@ -99,6 +99,15 @@ def test_queries(wire: Wire, client: docker.DockerClient, method: str, path: str
     assert wire.ask(method, path.replace("/c/", "/c1/")).status == 400
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [(b"", "archive has neither a manifest.json nor an index.json"), (b"x" * 2000, "malformed tar")],
+)
+def test_what_is_no_saved_image_is_told_in_the_stream(wire: Wire, body: bytes, words: str) -> None:
+    answer = wire.ask("POST", "/images/load", body)
+    assert (answer.status, words in answer.json["error"]) == (200, True), answer
+
+
 def test_a_body_without_end(wire: Wire) -> None:
     """It is refused long before it is whole."""
     with wire.connect() as connection:

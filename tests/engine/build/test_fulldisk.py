@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from engine.errors import SystemFailure
 from engine.images.image import Image
 from engine.images.reference import Reference
 from engine.images.store import ImageStore
-from tests import needs
+from tests.engine import disks
 from tests.engine.build.conftest import FakeRunner
 
 pytestmark = pytest.mark.kernel
@@ -25,12 +24,8 @@ TEXT = b"FROM scratch\nCOPY big /\nRUN write /b b\n"
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of 5 MiB."""
-    needs.root()
-    folder = tmp_path / "small"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=5m", "none", folder], check=True)
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with disks.small(tmp_path / "small", 5) as path:
+        yield path
 
 
 async def pull(reference: Reference, platform: object) -> Image:

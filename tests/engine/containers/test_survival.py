@@ -69,10 +69,8 @@ def test_a_daemon_killed_under_busy_containers(daemon: Daemon, gate: Path) -> No
     wait_for(lambda: not any(is_alive(pid) for pid in leaving), "the ends")
     assert all(is_alive(pids[container.id]) for container in living)
 
-    begun = time.monotonic()
     daemon.start()
     known = {container.id: container for container in daemon.client.containers.list(all=True)}
-    print(f"all {len(known)} were known {time.monotonic() - begun:.3f} s after the new daemon's start")
     assert {known[container.id].attrs["State"]["Pid"] for container in living} == {pids[each.id] for each in living}
     assert [known[container.id].status for container in living] == [*["running"] * BUSY, "paused", "running", "running"]
     assert [known[container.id].attrs["State"]["ExitCode"] for container in ends] == [0, 7]

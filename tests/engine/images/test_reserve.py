@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from engine.errors import SystemFailure
 from engine.images.config import ImageConfig
 from engine.images.reference import Reference
 from engine.images.store import ImageStore
-from tests import needs
+from tests.engine import disks
 
 pytestmark = pytest.mark.kernel
 
@@ -21,24 +20,8 @@ pytestmark = pytest.mark.kernel
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of 6 MiB."""
-    needs.root()
-    folder = tmp_path / "small"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "none", folder], check=True)
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
-def fill(path: Path) -> None:
-    """Leaves nothing of the disk that `path` is on."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-    try:
-        while os.write(fd, bytes(4096)):
-            pass
-    except OSError:
-        assert os.statvfs(path).f_bavail == 0
-    finally:
-        os.close(fd)
+    with disks.small(tmp_path / "small", 6) as path:
+        yield path
 
 
 def test_images_can_be_removed_from_a_disk_that_is_full(small: Path) -> None:
@@ -47,7 +30,7 @@ def test_images_can_be_removed_from_a_disk_that_is_full(small: Path) -> None:
     (small / "upper/file").write_bytes(os.urandom(1 << 20))
     layer = store.add_layer_from_dir(None, small / "upper")
     image = store.create_image(ImageConfig(architecture="amd64"), [layer], Reference.parse("a:1"))
-    fill(small / "ballast")
+    ballast = disks.fill(small)
     try:
         for number in range(2000):  # until even the catalogue's log is full
             store.tag(image.id, Reference.parse(f"a:{number}"))
@@ -59,7 +42,7 @@ def test_images_can_be_removed_from_a_disk_that_is_full(small: Path) -> None:
         store.remove(name)
     assert store.list(all=True) == []
     assert os.statvfs(small).f_bavail > 0
-    (small / "ballast").unlink()
+    ballast.unlink()
     store.collect()
     assert (store.root / "reserve").stat().st_size == 1 << 20, "kept again"
     store.close()

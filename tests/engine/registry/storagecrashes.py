@@ -7,7 +7,6 @@ its parts, and the same, done again, succeeds. Prints how often it was killed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Callable
@@ -19,15 +18,9 @@ from engine.registry.server.storage.collect import Collection, Rule
 from engine.registry.server.storage.layout import digests_in
 from engine.registry.server.storage.store import Storage
 from tests.engine.killing import at_points
+from tests.engine.registry.conftest import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, digest_of
 
 POINTS = 100
-OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
-OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
-
-
-def digest_of(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def send(storage: Storage, repository: str, data: bytes) -> dict[str, object]:

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.kernel
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture
-def memory() -> Iterator[Path]:
-    """A folder that costs no disk: the kernel keeps what a killed process has written, so memory will do."""
-    root = Path("/dev/shm")
-    folder = Path(tempfile.mkdtemp(prefix="shipway-", dir=root if root.is_dir() else None))
-    yield folder
-    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from engine.registry.client import Patience, RegistryClient, pull, push
 from engine.registry.server import make_app, start
 from engine.registry.server.storage.collect import Collection, Rule
 from engine.registry.server.storage.store import Storage
+from tests.engine import disks
 from tests.engine.registry.storagecrashes import push as push_files
 from tests.engine.registry.storagecrashes import verify, whole
 
@@ -29,13 +31,11 @@ pytestmark = pytest.mark.kernel
 PATIENCE = Patience(connect=5, stall=5, attempts=2, first=0.01, longest=0.1)
 
 
+@dataclass
 class Disk:
     """A small file system of its own."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "shipway-tests", str(path)], check=True)
+    path: Path
 
     def grow(self) -> None:
         subprocess.run(["mount", "-o", "remount,size=64m", str(self.path)], check=True)
@@ -43,9 +43,8 @@ class Disk:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    made = Disk(tmp_path / "small")
-    yield made
-    subprocess.run(["umount", str(made.path)], check=True)
+    with disks.small(tmp_path / "small", 3) as path:
+        yield Disk(path)
 
 
 @pytest.fixture
@@ -140,17 +139,6 @@ def test_loading_and_committing(disk, big, tmp_path):
         there.close()
 
 
-def fill(folder: Path) -> None:
-    """Until not one byte more fits."""
-    with (folder / "ballast").open("wb", buffering=0) as ballast:
-        for size in (65536, 4096, 1):
-            try:
-                while True:
-                    ballast.write(bytes(size))
-            except OSError:
-                continue
-
-
 def test_collecting_makes_room(disk):
     """Where nothing fits any more, what nobody needs can still go."""
     store = ImageStore(disk.path / "images")
@@ -160,7 +148,7 @@ def test_collecting_makes_room(disk):
         (folder / "random").write_bytes(os.urandom(500_000))
         layer = store.add_layer_from_dir(None, folder)
         image = store.create_image(ImageConfig(architecture="amd64"), [layer], Reference.parse("old"))
-        fill(disk.path)
+        disks.fill(disk.path)
         store.remove(image.id)
         store.collect(grace=-1)
         assert not list(store.layers.folders())
@@ -175,7 +163,7 @@ def test_the_registry_collects_on_a_full_disk(disk):
         kept = push_files(storage, "kept")
         push_files(storage, "old")
         os.utime(storage.layout.tags("team/app") / "old", (1, 1))
-        fill(disk.path)
+        disks.fill(disk.path)
         done = Collection(storage, Rule(keep=1, grace=-1)).run()
         assert (done.tags, len(done.manifests), done.blobs) == (["team/app:old"], 2, 3)
         verify(storage)

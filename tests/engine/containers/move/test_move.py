@@ -205,6 +205,8 @@ def test_one_that_does_not_do_well_there_stays(pair: Pair, script: str, check: A
     with pytest.raises(MoveFailed, match=word):
         pair.move("web")
     assert holdings(pair.there) == before
+    if check is not None:
+        assert status(pair.here, "web") == "running"
     # It was down for it: its policy and its user's wish are as before.
     assert holdings(pair.here)["volumes"] == {"data"}
     assert not pair.here.client.containers.get("web").attrs["HostConfig"]["RestartPolicy"]["MaximumRetryCount"]

@@ -16,6 +16,7 @@ from engine.kernel import libc
 from engine.kernel.cgroup.base import Cgroup
 from engine.kernel.cgroup.host import cgroup, hierarchies
 from engine.kernel.cgroup.v2 import CgroupV2
+from tests.engine.containers.daemon import wait_for
 
 pytestmark = pytest.mark.kernel
 
@@ -64,13 +65,6 @@ def tried(group: Cgroup, trial: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def becomes_true(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-
-
 def spin() -> None:
     while True:
         pass
@@ -87,7 +81,7 @@ def test_a_child_that_takes_too_much_memory_is_counted_while_its_parent_lives(gr
         signal.pause()
 
     with inside(group, parent) as pid:
-        becomes_true(group.oom_kills, "nobody was killed")
+        wait_for(group.oom_kills, "a kill", 60)
         assert pid in group.processes()
 
 
@@ -107,7 +101,7 @@ def test_there_are_no_more_processes_than_allowed(group: Cgroup) -> None:
 def test_a_quota_holds_back(group: Cgroup) -> None:
     group.apply({"cpu": {"quota": 2_000, "period": 10_000, "shares": 512}})
     with inside(group, spin):
-        becomes_true(lambda: group.stats()["cpu"]["throttled_time"], "nobody was held back")
+        wait_for(lambda: group.stats()["cpu"]["throttled_time"], "holding it back", 60)
     cpu = group.stats()["cpu"]
     assert cpu["total"] > 0
     assert cpu["throttled_periods"] <= cpu["periods"]
@@ -117,7 +111,7 @@ def test_a_quota_holds_back(group: Cgroup) -> None:
 
 def test_the_frozen_do_nothing(group: Cgroup) -> None:
     with inside(group, spin):
-        becomes_true(lambda: group.stats()["cpu"]["total"], "it never ran")
+        wait_for(lambda: group.stats()["cpu"]["total"], "any use of a processor", 60)
         group.freeze()
         assert group.frozen()
         before = group.stats()["cpu"]["total"]
@@ -125,7 +119,7 @@ def test_the_frozen_do_nothing(group: Cgroup) -> None:
         assert group.stats()["cpu"]["total"] == before
         group.thaw()
         assert not group.frozen()
-        becomes_true(lambda: group.stats()["cpu"]["total"] > before, "it never ran again")
+        wait_for(lambda: group.stats()["cpu"]["total"] > before, "going on", 60)
 
 
 def test_processors_and_memory_nodes(group: Cgroup) -> None:

@@ -14,8 +14,8 @@ from engine.images.unpack import Limits
 from engine.registry.client import pull
 from tests.engine.registry.client.conftest import files_of, is_empty
 from tests.engine.registry.client.faults import body, cut, status
-from tests.engine.registry.client.handmade import Handmade, config_of, digest_of, tar_of
-from tests.engine.registry.conftest import OCI_MANIFEST
+from tests.engine.registry.client.handmade import Handmade, config_of, tar_of
+from tests.engine.registry.conftest import OCI_MANIFEST, digest_of
 
 FILES = {"data": os.urandom(400_000)}
 

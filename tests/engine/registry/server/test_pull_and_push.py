@@ -14,14 +14,9 @@ import pytest
 from engine.errors import Conflict
 from engine.registry.server import make_app, start
 from engine.registry.server.state import Limits
+from tests.engine.registry.conftest import OCI_INDEX, OCI_MANIFEST, digest_of
 
-OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 EMPTY = "application/vnd.oci.empty.v1+json"
-
-
-def digest_of(data: bytes) -> str:
-    return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 async def code(answer: Any) -> str:
