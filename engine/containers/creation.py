@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from engine.containers import diskquota, imagedefaults, links, mounts, names, sharing, times, validation
+from engine.containers import diskquota, imagedefaults, links, mounts, names, sharing, times, validation, workingdir
 from engine.containers.hostconfig import HostConfig, LogSettings, PortBinding
 from engine.containers.model import (
     Container,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _DEFAULT_NETWORKS = ("", "default", "bridge")
 
 
-def create(
+async def create(
     room: Room,
     name: str | None,
     config: ContainerConfig,
@@ -42,12 +42,12 @@ def create(
     """
     image: Image = room.images.get(config.image)
     try:
-        return _create(room, image, name, config, host_config, networking, user_namespaces=user_namespaces)
+        return await _create(room, image, name, config, host_config, networking, user_namespaces=user_namespaces)
     except NotFound as error:
         raise InvalidInput(str(error)) from None
 
 
-def _create(
+async def _create(
     room: Room,
     image: Image,
     name: str | None,
@@ -101,6 +101,12 @@ def _create(
         if host_config.log_config.type != "none":
             container.log_path = str(room.registry.paths(container).log)
         room.registry.add(container)
+        try:
+            await workingdir.at_creation(room, container)
+        except BaseException:
+            room.registry.hide(container)
+            room.registry.discard(container)
+            raise
     except BaseException:
         room.registry.give_up_name(name, container_id)
         room.ranges.give_back(shift)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from engine.config import EngineConfig
-from engine.containers import idranges, names, netfiles, pipes, resources, specs, users, volumefill
+from engine.containers import idranges, names, netfiles, pipes, resources, specs, users, workingdir
 from engine.containers.hostconfig import HostConfig, Limits
 from engine.containers.layered import Layered
 from engine.containers.model import ContainerConfig
@@ -235,4 +235,4 @@ def _mount(mount: StepMount, *, mapped: bool) -> Mount:
 async def _working_dir(launcher: Launcher, overlay: Overlay, step: Step) -> None:
     path = os.path.normpath(step.working_dir or "/")
     if path != "/" and Layered([overlay.upper, *overlay.lower]).stat(path) is None:
-        await volumefill.make_folder(launcher, overlay, path, step.id_shift)
+        await workingdir.make_folder(launcher, overlay, path, step.id_shift)

@@ -204,7 +204,7 @@ class Containers:
         networking: NetworkingConfig | None = None,
     ) -> Container:
         """Makes a container of `config.image`; values not given are the image's. Nothing runs yet."""
-        return creation.create(
+        return await creation.create(
             self._room,
             name,
             config,

@@ -34,6 +34,8 @@ class Room:
     ranges: IdRanges
     upkeep: Upkeep
     ooms: OomWatch = field(default_factory=OomWatch)
+    working_dirs: set[tuple[str, str]] = field(default_factory=set)
+    """(image, path) of those that the image has, as far as somebody looked."""
 
     def tell(self, container: Container, action: str, extra: Mapping[str, str] | None = None) -> None:
         """Publishes an event of the container, with Docker's attributes."""

@@ -9,18 +9,13 @@ import shutil
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from engine.containers import archive, idranges, inroot, rootview, times
+from engine.containers import archive, inroot, rootview, times, workingdir
 from engine.containers.layered import Layered
 from engine.containers.model import Container, MountPoint
 from engine.containers.room import Room
 from engine.errors import InvalidInput, NotFound
 from engine.images.diff import portable_xattrs, unshift
-from engine.runtime.launcher import Overlay
-
-if TYPE_CHECKING:
-    from engine.runtime.launcher import Launcher
 
 _log = logging.getLogger(__name__)
 _LIST_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -33,11 +28,7 @@ async def prepare(room: Room, container: Container, lower: Sequence[Path]) -> No
             _source(point)
         elif point.type == "volume":
             await _volume(room, container, point, lower)
-    working_dir = container.config.working_dir or "/"
-    paths = room.registry.paths(container)
-    if working_dir != "/" and Layered([paths.upper, *lower]).stat(working_dir) is None:
-        overlay = Overlay(tuple(lower), paths.upper, paths.work)
-        await make_folder(room.launcher, overlay, working_dir, container.id_shift)
+    await workingdir.ensure(room, container, lower)
 
 
 async def release(room: Room, container: Container) -> None:
@@ -162,13 +153,3 @@ def _like(status: os.stat_result, fd: int, shift: int) -> None:
     os.fchown(fd, *_owner(status, shift))
     os.fchmod(fd, stat.S_IMODE(status.st_mode))
     os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-async def make_folder(launcher: Launcher, overlay: Overlay, path: str, shift: int) -> None:
-    """A folder in a root that nobody uses yet, with those above it. Raises InvalidInput where it can't be."""
-    root = await launcher.mount(overlay, idranges.mappings(shift))
-    owner = (shift, shift) if shift else None
-    try:
-        os.close(await asyncio.to_thread(inroot.make_dirs, root, os.path.normpath(path), owner=owner))
-    finally:
-        os.close(root)
