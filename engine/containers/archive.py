@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import IO, Any, cast
 
 from engine.containers import inroot, times
-from engine.containers.model import Container, MountPoint
 from engine.errors import Forbidden, InvalidInput, NotFound, SystemFailure
 from engine.images import tarstream
 from engine.images.compression import decompressed
@@ -24,9 +23,10 @@ from engine.images.tarwriter import TarWriter
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1 << 18
+GO_LINK = 1 << 27
 _GO_MODES = (
     (stat.S_IFDIR, 1 << 31),
-    (stat.S_IFLNK, 1 << 27),
+    (stat.S_IFLNK, GO_LINK),
     (stat.S_IFBLK, 1 << 26),
     (stat.S_IFCHR, 1 << 26 | 1 << 21),
     (stat.S_IFIFO, 1 << 25),
@@ -55,30 +55,22 @@ def go_mode(mode: int) -> int:
 
 
 def path_stat(root: int, path: str) -> dict[str, Any]:
-    """Docker's X-Docker-Container-Path-Stat. A link at the end is told as the link it is."""
-    clean = _clean(path)
-    status = inroot.stat_of(root, clean, follow=_wants_folder(path))
-    if _wants_folder(path) and not stat.S_ISDIR(status.st_mode):
+    """Docker's X-Docker-Container-Path-Stat, all but the `linkTarget` of a link, which is told as the link it is."""
+    clean = clean_path(path)
+    status = inroot.stat_of(root, clean, follow=wants_folder(path))
+    if wants_folder(path) and not stat.S_ISDIR(status.st_mode):
         raise InvalidInput(f"{path}: not a directory")
     return {
         "name": posixpath.basename(clean) or "/",
         "size": status.st_size,
         "mode": go_mode(status.st_mode),
         "mtime": times.rfc3339(status.st_mtime_ns),
-        "linkTarget": _link_target(root, clean) if stat.S_ISLNK(status.st_mode) else "",
+        "linkTarget": "",
     }
 
 
-def _link_target(root: int, path: str) -> str:
-    try:
-        with inroot.opened(root, path, os.O_PATH | os.O_NOFOLLOW) as fd:
-            aim = os.readlink("", dir_fd=fd)
-    except OSError:
-        return ""
-    return posixpath.normpath(posixpath.join(posixpath.dirname(path), aim))
-
-
-def _clean(path: str) -> str:
+def clean_path(path: str) -> str:
+    """Absolute and shortest, as Docker takes it: `..` goes back by a name, whatever links there are."""
     if "\0" in path:
         raise InvalidInput("a path can't contain a NUL byte")
     return "/" + posixpath.normpath("/" + path).lstrip("/")
@@ -89,17 +81,18 @@ def names_content(path: str) -> bool:
     return path.rstrip("/").rpartition("/")[2] == "."
 
 
-def _wants_folder(path: str) -> bool:
+def wants_folder(path: str) -> bool:
+    """Whether a link at its end is followed."""
     return path.endswith("/") or names_content(path)
 
 
 def get(root: int, path: str, write: Write, shift: int, name: str | None = None) -> None:
     """Writes the tar of a file or folder; its members' names begin with `name`. Blocking. Raises NotFound."""
-    clean = _clean(path)
+    clean = clean_path(path)
     if name is None:
         name = "." if names_content(path) else posixpath.basename(clean)
     name = name.strip("/")
-    flags = os.O_PATH | (0 if _wants_folder(path) or clean == "/" else os.O_NOFOLLOW)
+    flags = os.O_PATH | (0 if wants_folder(path) or clean == "/" else os.O_NOFOLLOW)
     try:
         with inroot.opened(root, clean, flags) as fd:
             tar = TarWriter(write)
@@ -237,7 +230,7 @@ def put(root: int, path: str, source: IO[bytes], options: PutOptions) -> None:
 
     Raises NotFound or InvalidInput for a bad target, an archive that is none, or one that would step out.
     """
-    clean = _clean(path)
+    clean = clean_path(path)
     status = inroot.stat_of(root, clean)
     if not stat.S_ISDIR(status.st_mode):
         raise InvalidInput("extraction point is not a directory")
@@ -379,19 +372,3 @@ class _Unpacker:
                     os.utime(fd, ns=(mtime, mtime))
             except OSError:
                 continue
-
-
-def mounted_at(container: Container, path: str) -> tuple[MountPoint, str] | None:
-    """The bind or volume in which `path` lies, and the path in there; else None."""
-    clean = _clean(path)
-    best = None
-    for point in container.mounts:
-        if point.type == "tmpfs":
-            continue
-        inside = clean == point.destination or clean.startswith(point.destination.rstrip("/") + "/")
-        if inside and (best is None or len(point.destination) > len(best.destination)):
-            best = point
-    if best is None:
-        return None
-    rest = clean[len(best.destination) :] or "/"
-    return best, rest + ("/." if names_content(path) else "/" if _wants_folder(path) else "")

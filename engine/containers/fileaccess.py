@@ -10,8 +10,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
 from typing import IO, Any
 
-from engine.containers import archive, changes, inroot, rootview, users, volumes
+from engine.containers import archive, changes, inroot, places, rootview, users, volumes
 from engine.containers.model import Container, MountPoint
+from engine.containers.places import Places
 from engine.containers.room import Room
 from engine.errors import Forbidden, NotFound
 from engine.threads import to_the_end
@@ -30,6 +31,8 @@ class FileAccess:
             shown = await to_the_end(functools.partial(archive.path_stat, root, inside))
         # In a mount the name is the mount's own, not the "/" of what is mounted there.
         shown["name"] = os.path.basename(os.path.normpath("/" + path)) or "/"
+        if shown["mode"] & archive.GO_LINK:
+            shown["linkTarget"] = await to_the_end(lambda: self._places(container).real(archive.clean_path(path)))
         return shown
 
     async def get(self, container: Container, path: str) -> tuple[dict[str, Any], AsyncIterator[bytes]]:
@@ -62,24 +65,50 @@ class FileAccess:
     ) -> AsyncIterator[tuple[int, str, int]]:
         """(root, path below it, id shift). What lies in a volume is reached there: its ids are the host's."""
         try:
-            mounted = archive.mounted_at(container, path)
-            if mounted is not None and os.path.isdir(mounted[0].source):
-                point, inside = mounted
+            find = functools.partial(self._find, container, path, follow=writing or archive.wants_folder(path))
+            point, inside = await to_the_end(find)
+            ending = "/." if archive.names_content(path) else "/" if archive.wants_folder(path) else ""
+            if point is not None:
                 if writing and not point.rw:
                     raise Forbidden("mounted volume is marked read-only")
-                root = _folder_of(point)
+                root, inside = places.opened(point, inside)
+                own = point.source.startswith(str(self._room.registry.paths(container).root))
                 try:
-                    yield root, inside, 0
+                    yield root, inside + ending, container.id_shift if own else 0
                 finally:
                     os.close(root)
                 return
             if writing and container.host_config.readonly_rootfs:
                 raise Forbidden("container rootfs is marked read-only")
             async with rootview.files(self._room, container) as root:
-                yield root, path, container.id_shift
+                yield root, inside + ending, container.id_shift
         except NotFound:
             # As its user called it, not as the path below some root.
             raise NotFound(f"Could not find the file {path} in container {container.id}") from None
+
+    def _find(self, container: Container, path: str, *, follow: bool) -> tuple[MountPoint | None, str]:
+        """The bind or volume where it lies and the path in there, or None and the path in the root. Blocking."""
+        found = self._places(container)
+        real = found.real(archive.clean_path(path), follow=follow)
+        point, inside = found.mounted(real) or (None, real)
+        if point is None or os.path.isdir(point.source):
+            return point, inside
+        # A file: whoever runs has it mounted.
+        there = not container.state.alive and os.path.exists(point.source)
+        return (point, inside) if there else (None, real)
+
+    def _places(self, container: Container) -> Places:
+        """Blocking."""
+        points = {one: MountPoint(type="tmpfs", destination=one) for one in container.host_config.tmpfs}
+        points |= {point.destination: point for point in container.mounts}
+        if container.state.alive and container.state.pid:
+            return Places(points.values(), functools.partial(_link_of_running, container.state.pid))
+        paths = self._room.registry.paths(container)
+        for name in ("hosts", "hostname", "resolv.conf"):
+            source = paths.root / name
+            if source.exists():
+                points.setdefault(f"/etc/{name}", MountPoint(destination=f"/etc/{name}", source=str(source)))
+        return Places(points.values(), rootview.layered(self._room, container).readlink)
 
     async def export(self, container: Container) -> AsyncIterator[bytes]:
         async with self._locked(container):
@@ -106,18 +135,12 @@ class FileAccess:
         return self._room.registry.live(container).lock
 
 
-def _folder_of(point: MountPoint) -> int:
-    """What is mounted there, as a descriptor. Others write in the volume, too: a link in the place of the subpath leads
-    nowhere else."""
-    whole = inroot.root(Path(point.source))
-    if not point.subpath:
-        return whole
+def _link_of_running(pid: int, path: str) -> str | None:
+    root = inroot.root(Path(f"/proc/{pid}/root"))
     try:
-        return inroot.openat2(whole, point.subpath, os.O_PATH, resolve=inroot.BENEATH)
-    except OSError as error:
-        raise NotFound(f"can't find {point.subpath} in volume {point.name}: {error.strerror}") from None
+        return places.link(root, path)
     finally:
-        os.close(whole)
+        os.close(root)
 
 
 async def streamed(produce: Callable[[archive.Write], None]) -> AsyncGenerator[bytes]:

@@ -55,6 +55,16 @@ class Layered:
         finally:
             os.close(found)
 
+    def readlink(self, path: str) -> str | None:
+        """What the link at `path` aims at; None for anything else."""
+        found = self._find(path, follow=False)
+        if found is None:
+            return None
+        try:
+            return os.readlink("", dir_fd=found) if stat.S_ISLNK(os.fstat(found).st_mode) else None
+        finally:
+            os.close(found)
+
     def names(self, path: str) -> set[str]:
         """What is in the folder at `path`, which is reached without links."""
         found: set[str] = set()

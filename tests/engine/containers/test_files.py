@@ -130,6 +130,39 @@ async def test_links_in_the_container_do_not_lead_out(rooms: Rooms, running: boo
     assert sorted(path.name for path in tmp_path.iterdir()) == ["secret"]
 
 
+async def test_links_in_a_mount_are_the_containers_own(rooms: Rooms, running: bool, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("of the host")
+    volume = tmp_path / "volume"
+    (volume / "real").mkdir(parents=True)
+    aims = {"home": "/home", "hop": "note", "note": "home/alice/note", "loop": "loop", "out": str(tmp_path)}
+    for name, aim in aims.items():
+        (volume / name).symlink_to(aim)
+    ref = await rooms.create("sleep", "100", host=host(Binds=[f"{volume}:/run/v"]))
+    # A link of the image leads to the mount, and one in the mount back out of it.
+    await rooms.containers.archive_put(ref, "/", tar(("run", None, 0o755, 0), to="/var/v/home", var="/run"))
+    if running:
+        await rooms.containers.start(ref)
+    assert set(await got(rooms, ref, "/to/alice/note")) == {"note"}
+    assert (await rooms.containers.archive_stat(ref, "/var/v/hop"))["linkTarget"] == "/home/alice/note"
+    assert (await got(rooms, ref, "/run/v/hop"))["hop"].linkname == "note"
+    for path in ("/var/v/out/secret", "/run/v/loop/"):
+        with pytest.raises(NotFound):
+            await rooms.containers.archive_get(ref, path)
+    await rooms.containers.archive_put(ref, "/to", tar(("new", b"x", 0o644, 0)))
+    await rooms.containers.archive_put(ref, "/var/v/real", tar(("new", b"x", 0o644, 1000)))
+    assert set(await got(rooms, ref, "/home/new")) == {"new"}
+    assert (volume / "real/new").stat().st_uid == 1000
+
+
+async def test_files_that_are_mounted_in_one_that_has_ended(rooms: Rooms, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("of the host")
+    ref = await rooms.start("true", hostname="me", host=host(Binds=[f"{tmp_path}/file:/file"]))
+    await rooms.containers.wait(ref)
+    assert (await got(rooms, ref, "/file"))["file"].size == len("of the host")
+    name = (await got(rooms, ref, "/etc/hostname"))["hostname"]
+    assert (name.size, name.uid) == (len("me\n"), 0)
+
+
 @pytest.mark.parametrize("name", ["../up", "a/../../up", "/../up"])
 async def test_archives_that_step_out(rooms: Rooms, name: str) -> None:
     ref = await rooms.create("true")
