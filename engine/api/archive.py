@@ -29,21 +29,24 @@ def _header(stat: dict[str, Any]) -> dict[str, str]:
 
 @routes.add("HEAD", "/containers/{ref}/archive")
 async def stat(call: Call) -> web.StreamResponse:
-    found = await call.rooms.containers.archive_stat(call.params["ref"], _path(call))
+    path = _path(call)
+    found = await call.rooms.containers.files.stat(call.container(), path)
     return web.Response(headers=_header(found), content_type="application/x-tar")
 
 
 @routes.add("GET", "/containers/{ref}/archive", streaming=True)
 async def get(call: Call) -> web.StreamResponse:
-    found, tar = await call.rooms.containers.archive_get(call.params["ref"], _path(call))
+    path = _path(call)
+    found, tar = await call.rooms.containers.files.get(call.container(), path)
     return await answer.stream(call, "application/x-tar", tar, _header(found))
 
 
 @routes.add("PUT", "/containers/{ref}/archive")
 async def put(call: Call) -> web.StreamResponse:
-    await call.rooms.containers.archive_put(
-        call.params["ref"],
-        _path(call),
+    path = _path(call)
+    await call.rooms.containers.files.put(
+        call.container(),
+        path,
         cast(IO[bytes], call.file()),
         no_overwrite_dir_non_dir=call.flag("noOverwriteDirNonDir"),
         copy_ids=call.flag("copyUIDGID"),

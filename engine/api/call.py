@@ -17,6 +17,7 @@ from engine.errors import InvalidInput
 if TYPE_CHECKING:
     from engine.api.negotiate import Version
     from engine.api.rooms import Rooms
+    from engine.containers.model import Container
 
 MAX_JSON = 8 << 20
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -31,6 +32,10 @@ class Call:
     rooms: Rooms
     version: Version
     params: dict[str, str]
+
+    def container(self) -> Container:
+        """The one that the path's {ref} stands for. Raises NotFound or InvalidInput."""
+        return self.rooms.containers.get(self.params["ref"])
 
     # Query
 

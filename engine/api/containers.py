@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
 
 from aiohttp import web
 
 from engine.api import answer
 from engine.api.call import Call
-from engine.api.connection import Duplex, Taken
-from engine.api.converse import converse
-from engine.api.detach import DetachKeys, parse
 from engine.api.errors import NotModified
-from engine.api.frames import frame, media_type
 from engine.api.negotiate import Version
 from engine.api.router import Routes
-from engine.containers import resources, times, validation
+from engine.containers import resources, validation
 from engine.containers.hostconfig import HostConfig, Limits, RestartPolicy
-from engine.containers.lifecycle import WaitCondition
 from engine.containers.model import ContainerConfig, NetworkingConfig, from_json
+from engine.containers.waiting import WaitCondition
 from engine.errors import Conflict, InvalidInput, NotFound
 from engine.images.descriptor import Platform
 
@@ -44,7 +39,7 @@ async def list_(call: Call) -> web.StreamResponse:
             summary["HostConfig"].pop("Annotations", None)
     if call.flag("size"):
         for container, summary in zip(found, shown, strict=True):
-            summary["SizeRw"], summary["SizeRootFs"] = await call.rooms.containers.inspect_size(container.id)
+            summary["SizeRw"], summary["SizeRootFs"] = await call.rooms.containers.files.sizes(container)
     return answer.json(shown)
 
 
@@ -95,7 +90,7 @@ def _check_platform(call: Call, name: str) -> None:
 async def inspect(call: Call) -> web.StreamResponse:
     shown = call.rooms.containers.inspect(call.params["ref"])
     if call.flag("size"):
-        shown["SizeRw"], shown["SizeRootFs"] = await call.rooms.containers.inspect_size(call.params["ref"])
+        shown["SizeRw"], shown["SizeRootFs"] = await call.rooms.containers.files.sizes(call.container())
     return answer.json(shown)
 
 
@@ -126,7 +121,7 @@ async def prune(call: Call) -> web.StreamResponse:
 
 @routes.add("POST", "/containers/{ref}/start")
 async def start(call: Call) -> web.StreamResponse:
-    if call.rooms.containers.get(call.params["ref"]).state.alive:
+    if call.container().state.alive:
         raise NotModified("running already")
     with call.rooms.metrics.container_start.time():
         started = await call.rooms.containers.start(call.params["ref"])
@@ -137,7 +132,7 @@ async def start(call: Call) -> web.StreamResponse:
 
 @routes.add("POST", "/containers/{ref}/stop")
 async def stop(call: Call) -> web.StreamResponse:
-    if not call.rooms.containers.get(call.params["ref"]).state.running:
+    if not call.container().state.running:
         raise NotModified("stopped already")
     if not await call.rooms.containers.stop(call.params["ref"], call.number("t"), call.text("signal") or None):
         raise NotModified("stopped already")
@@ -196,7 +191,7 @@ async def wait(call: Call) -> web.StreamResponse:
     condition = _CONDITIONS.get(call.text("condition"))
     if condition is None:
         raise InvalidInput(f"invalid condition: {call.text('condition')!r}")
-    call.rooms.containers.get(call.params["ref"])
+    call.container()
     waiting = asyncio.ensure_future(call.rooms.containers.wait(call.params["ref"], condition))
     try:
         await asyncio.sleep(0)  # its first step
@@ -209,89 +204,28 @@ async def wait(call: Call) -> web.StreamResponse:
     return response
 
 
-@routes.add("POST", "/containers/{ref}/resize")
-async def resize(call: Call) -> web.StreamResponse:
-    await call.rooms.containers.resize(call.params["ref"], call.number("h") or 0, call.number("w") or 0)
-    return answer.empty(200)
-
-
-@routes.add("POST", "/containers/{ref}/attach")
-async def attach(call: Call) -> web.StreamResponse:
-    ref, containers = call.params["ref"], call.rooms.containers
-    container = containers.get(ref)
-    stdin = call.flag("stdin")
-    keys = DetachKeys(parse(call.text("detachKeys")))
-    if container.state.status == "paused":
-        raise Conflict(f"Container {ref} is paused, unpause the container before attach.")
-    logs = call.flag("logs")
-    tty = container.config.tty
-    session = await containers.attach(
-        ref,
-        stdin=stdin and call.flag("stream"),
-        stdout=call.flag("stdout"),
-        stderr=call.flag("stderr"),
-        logs=logs,
-        stream=call.flag("stream"),
-    )
-    duplex = Duplex.take(call.request, media_type(tty=tty, version=call.version))
-    await converse(duplex, session, tty=tty, stdin=stdin, keys=keys, framed=not tty)
-    if keys.pressed:
-        containers.detached(container)
-    return Taken()
-
-
-@routes.add("GET", "/containers/{ref}/logs", streaming=True)
-async def logs(call: Call) -> web.StreamResponse:
-    stdout, stderr = call.flag("stdout"), call.flag("stderr")
-    if not stdout and not stderr:
-        raise InvalidInput("Bad parameters: you must choose at least one stream")
-    container = call.rooms.containers.get(call.params["ref"])
-    tail = call.text("tail", "all")
-    lines = call.rooms.containers.logs(
-        call.params["ref"],
-        follow=call.flag("follow"),
-        since=times.parse_since(call.text("since")),
-        until=times.parse_since(call.text("until")),
-        tail=int(tail) if tail.isdigit() else None,
-        stdout=stdout,
-        stderr=stderr,
-    )
-    tty, timestamps = container.config.tty, call.flag("timestamps")
-    # What a log driver adds to a line comes before it; json-file adds nothing.
-    head = b" " if call.flag("details") else b""
-    # Begun before the answer is: its reader may remove the container at once.
-    async with lines, aclosing(aiter(lines)) as found:
-        response = await answer.begin(call, media_type(tty=tty, version=call.version))
-        async for stream, at, data in found:
-            shown = head + (f"{times.rfc3339(at)} ".encode() if timestamps else b"") + data
-            await response.write(shown if tty else frame(stream, shown))
-    await response.write_eof()
-    return response
-
-
 @routes.add("GET", "/containers/{ref}/top")
 async def top(call: Call) -> web.StreamResponse:
-    return answer.json(await call.rooms.containers.top(call.params["ref"], call.text("ps_args", "-ef")))
+    return answer.json(await call.rooms.containers.usage.top(call.container(), call.text("ps_args", "-ef")))
 
 
 @routes.add("GET", "/containers/{ref}/stats", streaming=True)
 async def stats(call: Call) -> web.StreamResponse:
-    ref, containers = call.params["ref"], call.rooms.containers
-    containers.get(ref)
+    container, usage = call.container(), call.rooms.containers.usage
     if not call.flag("stream", default=True):
-        return answer.json(await containers.stats(ref, one_shot=call.flag("one-shot")))
-    return await answer.json_lines(call, containers.stats_stream(ref))
+        return answer.json(await usage.stats(container, one_shot=call.flag("one-shot")))
+    return await answer.json_lines(call, usage.stats_stream(container))
 
 
 @routes.add("GET", "/containers/{ref}/changes")
 async def changes(call: Call) -> web.StreamResponse:
-    return answer.json(await call.rooms.containers.changes(call.params["ref"]))
+    return answer.json(await call.rooms.containers.files.changes(call.container()))
 
 
 @routes.add("GET", "/containers/{ref}/export", streaming=True)
 async def export(call: Call) -> web.StreamResponse:
-    call.rooms.containers.get(call.params["ref"])
-    return await answer.stream(call, "application/octet-stream", call.rooms.containers.export(call.params["ref"]))
+    pieces = call.rooms.containers.files.export(call.container())
+    return await answer.stream(call, "application/octet-stream", pieces)
 
 
 @routes.add("POST", "/commit")
@@ -299,13 +233,15 @@ async def commit(call: Call) -> web.StreamResponse:
     body = await call.json()
     repository, tag = call.text("repo"), call.text("tag")
     reference = f"{repository}:{tag}" if repository and tag else repository or None
-    image = await call.rooms.containers.commit(
-        call.text("container"),
+    config = from_json(ContainerConfig, body) if body else None
+    containers = call.rooms.containers
+    image = await containers.files.commit(
+        containers.get(call.text("container")),
         reference=reference,
         changes=call.texts("changes"),
         author=call.text("author"),
         comment=call.text("comment"),
         pause=call.flag("pause", default=True),
-        config=from_json(ContainerConfig, body) if body else None,
+        config=config,
     )
     return answer.json({"Id": image.id}, 201)

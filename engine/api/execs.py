@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-
 from aiohttp import web
 
 from engine.api import answer, detach
@@ -25,8 +23,11 @@ async def create(call: Call) -> web.StreamResponse:
         command = [command]
     if not command:
         raise InvalidInput("No exec command specified")
-    known = await call.rooms.containers.exec_create(
-        call.params["ref"],
+    # docker-py writes it small, and Docker's own reader takes names in any case.
+    keys = detach.parse(body.get("DetachKeys") or body.get("detachKeys") or "")
+    size = _size(body.get("ConsoleSize"))
+    execution = call.rooms.containers.execs.create(
+        call.container(),
         command,
         env=body.get("Env") or (),
         user=body.get("User") or "",
@@ -36,22 +37,21 @@ async def create(call: Call) -> web.StreamResponse:
         stdin=bool(body.get("AttachStdin")),
         stdout=bool(body.get("AttachStdout")),
         stderr=bool(body.get("AttachStderr")),
-        # docker-py writes it small, and Docker's own reader takes names in any case.
-        detach_keys=detach.parse(body.get("DetachKeys") or body.get("detachKeys") or ""),
-        size=_size(body.get("ConsoleSize")),
+        detach_keys=keys,
+        size=size,
     )
-    return answer.json({"Id": known}, 201)
+    return answer.json({"Id": execution.id}, 201)
 
 
 @routes.add("POST", "/exec/{id}/start")
 async def start(call: Call) -> web.StreamResponse:
     body = await call.json()
-    known, containers = call.params["id"], call.rooms.containers
+    execs = call.rooms.containers.execs
+    execution = execs.get(call.params["id"])
     tty = bool(body.get("Tty"))
-    described = containers.exec_inspect(known)
     detached = bool(body.get("Detach"))
     try:
-        session = await containers.exec_start(known, detach=detached, tty=tty, size=_size(body.get("ConsoleSize")))
+        session = await execs.start(execution, detach=detached, size=_size(body.get("ConsoleSize")))
     except (InvalidInput, SystemFailure) as error:
         if detached:
             raise
@@ -59,9 +59,8 @@ async def start(call: Call) -> web.StreamResponse:
     if session is None:
         return answer.empty(200)
     duplex = Duplex.take(call.request, media_type(tty=tty, version=call.version))
-    stdin = bool(described.get("OpenStdin"))
-    keys = detach.DetachKeys(base64.b64decode(described["DetachKeys"]))
-    await converse(duplex, session, tty=tty, stdin=stdin, keys=keys, framed=not tty)
+    keys = detach.DetachKeys(execution.detach_keys)
+    await converse(duplex, session, tty=tty, stdin=execution.stdin, keys=keys, framed=not tty)
     return Taken()
 
 
@@ -84,10 +83,11 @@ async def _say(call: Call, words: bytes, *, tty: bool) -> web.StreamResponse:
 
 @routes.add("POST", "/exec/{id}/resize")
 async def resize(call: Call) -> web.StreamResponse:
-    await call.rooms.containers.exec_resize(call.params["id"], call.number("h") or 0, call.number("w") or 0)
+    rows, columns, execs = call.number("h") or 0, call.number("w") or 0, call.rooms.containers.execs
+    execs.resize(execs.get(call.params["id"]), rows, columns)
     return answer.empty(201)
 
 
 @routes.add("GET", "/exec/{id}/json")
 async def inspect(call: Call) -> web.StreamResponse:
-    return answer.json(call.rooms.containers.exec_inspect(call.params["id"]))
+    return answer.json(call.rooms.containers.execs.get(call.params["id"]).json())

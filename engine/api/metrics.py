@@ -132,8 +132,8 @@ async def show(call: Call) -> web.StreamResponse:
     samples: list[Sample] = []
     for container in every:
         if container.state.alive:
-            shown = await containers.stats(container.id, one_shot=True)
-            kills, pressure = await containers.strain(container.id)
+            shown = await containers.usage.stats(container, one_shot=True)
+            kills, pressure = await containers.usage.strain(container)
             samples.append(Sample(container.name, container.restart_count, shown, kills, pressure))
     found = container_metrics((container.state.status for container in every), samples)
     body = call.rooms.metrics.text(found)

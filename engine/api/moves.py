@@ -40,7 +40,7 @@ async def move(call: Call) -> web.StreamResponse:
 
 @routes.add("POST", "/containers/{ref}/move/abort")
 async def abort(call: Call) -> web.StreamResponse:
-    container = call.rooms.containers.get(call.params["ref"])
+    container = call.container()
     await call.rooms.containers.outgoing.abort(container, force=call.flag("force"))
     return answer.empty()
 

@@ -64,7 +64,7 @@ async def disk_usage(call: Call) -> web.StreamResponse:
         shown["Images"], shown["LayersSize"] = await asyncio.to_thread(look)
     if "container" in kinds:
         for container in containers:
-            own, whole = await rooms.containers.inspect_size(container.id)
+            own, whole = await rooms.containers.files.sizes(container)
             shown["Containers"].append(rooms.containers.summary(container) | {"SizeRw": own, "SizeRootFs": whole})
     if "volume" in kinds:
         for volume in rooms.volumes.list():

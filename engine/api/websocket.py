@@ -56,15 +56,14 @@ class WebSocketDuplex:
 
 @routes.add("GET", "/containers/{ref}/attach/ws")
 async def attach(call: Call) -> web.StreamResponse:
-    ref, containers = call.params["ref"], call.rooms.containers
-    container = containers.get(ref)
+    container, streams = call.container(), call.rooms.containers.streams
     keys = DetachKeys(parse(call.text("detachKeys")))
     socket = web.WebSocketResponse(compress=False)
     _check(call, socket)
     every = call.version < _STREAMS_CHOSEN_SINCE
     stdin = every or call.flag("stdin")
-    session = await containers.attach(
-        ref,
+    session = await streams.attach(
+        container,
         stdin=stdin and call.flag("stream"),
         stdout=every or call.flag("stdout"),
         stderr=every or call.flag("stderr"),
@@ -81,7 +80,7 @@ async def attach(call: Call) -> web.StreamResponse:
     duplex = WebSocketDuplex(socket, connection, binary=call.version >= _BINARY_SINCE)
     await converse(duplex, session, tty=container.config.tty, stdin=stdin, keys=keys, framed=False)
     if keys.pressed:
-        containers.detached(container)
+        streams.detached(container)
     await socket.close()
     return socket
 

@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import functools
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from engine.containers import archive, changes, inroot, places, rootview, users, volumes
-from engine.containers.model import Container, MountPoint
+from engine.containers import archive, changes, commit, inroot, places, rootview, users, volumes
+from engine.containers.model import Container, ContainerConfig, MountPoint
 from engine.containers.places import Places
 from engine.containers.room import Room
 from engine.errors import Forbidden, NotFound
+from engine.images.image import Image
 from engine.threads import to_the_end
 
 _QUEUED = 8
@@ -27,6 +28,7 @@ class FileAccess:
         self._room = room
 
     async def stat(self, container: Container, path: str) -> dict[str, Any]:
+        """Docker's X-Docker-Container-Path-Stat, as a dictionary."""
         async with self._locked(container), self._root(container, path) as (root, inside, _):
             shown = await to_the_end(functools.partial(archive.path_stat, root, inside))
         # In a mount the name is the mount's own, not the "/" of what is mounted there.
@@ -36,9 +38,10 @@ class FileAccess:
         return shown
 
     async def get(self, container: Container, path: str) -> tuple[dict[str, Any], AsyncIterator[bytes]]:
-        """The stat comes first, so that what does not exist fails before the stream begins."""
+        """(stat, tar stream) of a file or folder. What does not exist fails before the stream begins."""
         shown = await self.stat(container, path)
         name = None if archive.names_content(path) else shown["name"]
+        self._room.tell(container, "archive-path")
         return shown, self._get(container, path, name)
 
     async def _get(self, container: Container, path: str, name: str | None) -> AsyncIterator[bytes]:
@@ -48,12 +51,22 @@ class FileAccess:
                 async for piece in pieces:
                     yield piece
 
-    async def put(self, container: Container, path: str, tar: IO[bytes], *, no_overwrite: bool, copy_ids: bool) -> None:
+    async def put(
+        self,
+        container: Container,
+        path: str,
+        tar: IO[bytes],
+        *,
+        no_overwrite_dir_non_dir: bool = False,
+        copy_ids: bool = False,
+    ) -> None:
+        """Unpacks a tar (gzip and zstd as well) into the folder `path`. `tar.read` is called in a thread."""
         async with self._locked(container):
             owner = await asyncio.to_thread(self._user, container) if copy_ids and container.config.user else None
             async with self._root(container, path, writing=True) as (root, inside, shift):
-                options = archive.PutOptions(shift, owner, no_overwrite)
+                options = archive.PutOptions(shift, owner, no_overwrite_dir_non_dir)
                 await to_the_end(functools.partial(archive.put, root, inside, tar, options))
+        self._room.tell(container, "extract-to-dir")
 
     def _user(self, container: Container) -> tuple[int, int]:
         user = users.resolve(container.config.user, (), rootview.layered(self._room, container))
@@ -110,7 +123,12 @@ class FileAccess:
                 points.setdefault(f"/etc/{name}", MountPoint(destination=f"/etc/{name}", source=str(source)))
         return Places(points.values(), rootview.layered(self._room, container).readlink)
 
-    async def export(self, container: Container) -> AsyncIterator[bytes]:
+    def export(self, container: Container) -> AsyncIterator[bytes]:
+        """The whole file system as a tar."""
+        self._room.tell(container, "export")
+        return self._exported(container)
+
+    async def _exported(self, container: Container) -> AsyncIterator[bytes]:
         async with self._locked(container):
             produce = functools.partial(self._export, container)
             async with contextlib.aclosing(streamed(produce)) as pieces:
@@ -121,7 +139,31 @@ class FileAccess:
         with rootview.snapshot(self._room, container) as root:
             archive.export(root, write, container.id_shift)
 
-    async def changes(self, container: Container) -> list[dict[str, Any]]:
+    async def commit(
+        self,
+        container: Container,
+        *,
+        reference: str | None = None,
+        changes: Sequence[str] = (),
+        author: str = "",
+        comment: str = "",
+        pause: bool = True,
+        config: ContainerConfig | None = None,
+    ) -> Image:
+        """A new image of the container's files. `changes` are Dockerfile lines; `reference` is name:tag."""
+        return await commit.commit(
+            self._room,
+            container,
+            reference=reference,
+            changes=changes,
+            author=author,
+            comment=comment,
+            pause=pause,
+            config=config,
+        )
+
+    async def changes(self, container: Container) -> Sequence[dict[str, Any]]:
+        """[{"Path": "/x", "Kind": 0 changed | 1 added | 2 deleted}]."""
         lower = await asyncio.to_thread(self._room.images.lowerdirs, container.image)
         return await asyncio.to_thread(changes.changes, self._room.registry.paths(container).upper, lower)
 

@@ -1,38 +1,33 @@
-"""The engine's containers: the one face that the API and the builder use."""
+"""The engine's containers, their life and the parts that do the rest with them: what the API asks."""
 
 from __future__ import annotations
 
 import asyncio
 import builtins
-import itertools
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from engine.config import EngineConfig
 from engine.containers import (
-    commit,
     creation,
     ephemeral,
-    filters,
     idranges,
     inspection,
-    logs,
+    listing,
     networking,
     removal,
     restoring,
-    rootview,
     starting,
-    stats,
     stopping,
-    top,
     updating,
+    waiting,
 )
-from engine.containers.attach import AttachSession
 from engine.containers.events import EventBus
 from engine.containers.execs import Executions
 from engine.containers.exits import Exits
 from engine.containers.fileaccess import FileAccess
+from engine.containers.filters import Filters
 from engine.containers.health import HealthMonitor
 from engine.containers.hostconfig import HostConfig, Limits, RestartPolicy
 from engine.containers.idranges import IdRanges
@@ -41,12 +36,14 @@ from engine.containers.move.incoming import Incoming
 from engine.containers.move.outgoing import Outgoing
 from engine.containers.registry import Registry
 from engine.containers.room import Room
-from engine.containers.session import Session
 from engine.containers.store import ContainerStore
+from engine.containers.streams import Streams
 from engine.containers.upkeep import Upkeep
+from engine.containers.usage import Usage
 from engine.containers.volumes import Volumes
-from engine.errors import Conflict, EngineError, InvalidInput, NotFound
-from engine.images.image import Image, ImageUser
+from engine.containers.waiting import WaitCondition
+from engine.errors import Conflict, EngineError, NotFound
+from engine.images.image import ImageUser
 from engine.runtime.launcher import Exit
 
 if TYPE_CHECKING:
@@ -55,13 +52,13 @@ if TYPE_CHECKING:
     from engine.runtime.launcher import Launcher
 
 _log = logging.getLogger(__name__)
-WaitCondition = Literal["not-running", "next-exit", "removed"]
-Filters = Mapping[str, Sequence[str]]
-"""Docker's filters: {"status": ["running"], "label": ["a=b"]}."""
 
 
 class Containers:
-    """All containers of one engine. Every `ref` is a full id, a name or an unambiguous prefix of an id.
+    """All containers of one engine: their life. Every `ref` is a full id, a name or an unambiguous prefix of an id.
+
+    What else is done with a container that `get` gave: `streams` talks with it, `execs` runs further processes in it,
+    `files` reads and writes its file system, `usage` shows what it takes; `outgoing` and `incoming` move it.
 
     All methods run on the engine's loop. They raise NotFound ("No such container: x"), Conflict, InvalidInput
     and SystemFailure.
@@ -94,13 +91,15 @@ class Containers:
             Upkeep(store),
         )
         self._user_namespaces = user_namespaces
-        self._executions = Executions(self._room)
-        self._health = HealthMonitor(self._room, self._executions)
-        self._exits = Exits(self._room, self._start_locked, self._remove_quietly)
-        self._files = FileAccess(self._room)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.streams = Streams(self._room)
+        self.execs = Executions(self._room)
+        self.files = FileAccess(self._room)
+        self.usage = Usage(self._room)
         self.incoming = Incoming(self._room, self._start_locked, self._remove_moved, lambda: self.user_namespaces)
         self.outgoing = Outgoing(self._room, self._start_again, self._remove_moved)
+        self._health = HealthMonitor(self._room, self.execs)
+        self._exits = Exits(self._room, self._start_locked, self._remove_quietly)
+        self._tasks: set[asyncio.Task[None]] = set()
         registry.load()
         images.users = self._users_of_image
         launcher.on_exit = self._on_exit
@@ -152,11 +151,11 @@ class Containers:
 
     def _on_exit(self, container_id: str, exec_id: str | None, end: Exit) -> None:
         if exec_id is not None:
-            self._executions.ended(exec_id, end)
+            self.execs.ended(exec_id, end)
             return
         if container_id in self._registry:
             container = self._registry.get(container_id)
-            self._executions.container_ended(container)
+            self.execs.container_ended(container)
             self._spawn(self._exits.ended(container, end))
 
     def _on_lost(self) -> None:
@@ -168,7 +167,7 @@ class Containers:
             await self._room.launcher.revive()
         except (EngineError, OSError):
             _log.exception("no container can be started any more: restart the engine")
-        await restoring.mourn(self._room, self._exits.ended, self._executions.container_ended)
+        await restoring.mourn(self._room, self._exits.ended, self.execs.container_ended)
 
     def _spawn(self, work: Any) -> None:
         task: asyncio.Task[None] = asyncio.create_task(work)
@@ -224,12 +223,7 @@ class Containers:
         limit: int = 0,
     ) -> builtins.list[Container]:
         """The newest first. Without `all`, or a filter that says otherwise, only those that run."""
-        wanted = dict(filters or {})
-        everything = all or limit > 0 or "status" in wanted or "exited" in wanted
-        matches = _matcher(wanted, self._registry, self._room.images)
-        found = [one for one in self._registry if (everything or one.state.running) and matches(one)]
-        found.sort(key=lambda one: one.created, reverse=True)
-        return found[:limit] if limit > 0 else found
+        return listing.find(self._room, filters or {}, everything=all, limit=limit)
 
     def inspect(self, ref: str) -> dict[str, Any]:
         """Docker's container JSON."""
@@ -239,12 +233,8 @@ class Containers:
         except EngineError:
             lower = []
         return inspection.inspect(
-            container, self._registry.paths(container), lower=lower, execs=self._executions.of(container)
+            container, self._registry.paths(container), lower=lower, execs=self.execs.of(container)
         )
-
-    async def inspect_size(self, ref: str) -> tuple[int, int]:
-        """(SizeRw, SizeRootFs) in bytes."""
-        return await self._files.sizes(self._registry.get(ref))
 
     def summary(self, container: Container) -> dict[str, Any]:
         """One element of Docker's container list."""
@@ -268,18 +258,7 @@ class Containers:
 
     async def prune(self, filters: Filters | None = None) -> tuple[Sequence[str], int]:
         """(ids removed, bytes freed): all that do not run."""
-        matches = _matcher(dict(filters or {}), self._registry, self._room.images)
-        removed, freed = [], 0
-        unused = [one for one in self._registry if not one.state.running and not restoring.on_the_way(one)]
-        for container in filter(matches, unused):
-            size, _ = await self._files.sizes(container)
-            try:
-                await removal.remove(self._room, container, force=False, volumes=False)
-            except (Conflict, NotFound):
-                continue
-            removed.append(container.id)
-            freed += size
-        return removed, freed
+        return await listing.prune(self._room, self.files, filters or {})
 
     # Life
 
@@ -345,255 +324,7 @@ class Containers:
     async def wait(self, ref: str, condition: WaitCondition = "not-running") -> Exit:
         """Registers at the call's first step: an exit that comes after is never missed."""
         container = self._registry.get(ref)
-        live = self._registry.live(container)
-        state = container.state
-        if condition not in ("not-running", "next-exit", "removed"):
-            raise InvalidInput(f"invalid condition: {condition!r}")
-        if condition == "not-running" and not state.running:
-            return Exit(state.exit_code, state.oom_killed, 0.0, 0.0)
-        future: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-        waiters = live.removed if condition == "removed" else live.stopped
-        waiters.append(future)
-        try:
-            return await future
-        finally:
-            if future in waiters:
-                waiters.remove(future)
-
-    # Talking
-
-    async def attach(
-        self,
-        ref: str,
-        *,
-        stdin: bool = False,
-        stdout: bool = True,
-        stderr: bool = True,
-        logs: bool = False,
-        stream: bool = True,
-    ) -> Session:
-        """Joins the streams of a container, even before its start. With `logs` the log so far comes first; without
-        `stream` nothing comes after it."""
-        container = self._registry.get(ref)
-        live = self._registry.live(container)
-        config = container.config
-        session = AttachSession(
-            container.id,
-            tty=config.tty,
-            stdin=stdin and config.open_stdin,
-            stdout=stdout,
-            stderr=stderr,
-            stdin_once=config.stdin_once,
-        )
-        if logs and container.host_config.log_config.type != "none":
-            session.log = lambda until: self.logs(container.id, stdout=stdout, stderr=stderr, until=until)
-        if not stream:
-            session.abandon()
-            return session
-        async with live.lock:
-            if container.state.status == "paused":
-                raise Conflict(f"container {container.short_id} is paused, unpause the container before attach")
-            if container.state.alive:
-                await session.bind(self._room.launcher)
-            elif container.state.status == "restarting":
-                raise Conflict(f"container {container.short_id} is restarting, wait until it runs")
-            else:
-                live.pending.append(session)
-        self._room.tell(container, "attach")
-        return session
-
-    def detached(self, container: Container) -> None:
-        """Someone left its terminal by the keys for it, and it goes on."""
-        self._room.tell(container, "detach")
-
-    async def resize(self, ref: str, rows: int, cols: int) -> None:
-        container = self._registry.get(ref)
-        if not container.state.alive:
-            raise Conflict(f"container {container.id} is not running")
-        if not container.config.tty:
-            raise InvalidInput(f"container {container.short_id} has no terminal")
-        await self._room.launcher.resize(container.id, rows, cols)
-        self._room.tell(container, "resize", {"height": str(rows), "width": str(cols)})
-
-    def logs(
-        self,
-        ref: str,
-        *,
-        follow: bool = False,
-        since: int = 0,
-        until: int = 0,
-        tail: int | None = None,
-        stdout: bool = True,
-        stderr: bool = True,
-    ) -> logs.Reading:
-        """(stream, time in unix ns, bytes as written, newline included). `since` and `until` in unix ns."""
-        container = self._registry.get(ref)
-        if container.host_config.log_config.type == "none":
-            raise InvalidInput("configured logging driver does not support reading")
-        selection = logs.Selection(since, until, tail, stdout, stderr)
-        path = self._registry.paths(container).log
-        return logs.Reading(path, selection, follow=follow, ended=lambda: not container.state.running)
-
-    # Executions
-
-    async def exec_create(
-        self,
-        ref: str,
-        cmd: Sequence[str],
-        *,
-        env: Sequence[str] = (),
-        user: str = "",
-        working_dir: str = "",
-        privileged: bool = False,
-        tty: bool = False,
-        stdin: bool = False,
-        stdout: bool = True,
-        stderr: bool = True,
-        detach_keys: bytes = b"",
-        size: tuple[int, int] | None = None,
-    ) -> str:
-        """The new execution's id. `detach_keys` is only kept for who asks."""
-        execution = self._executions.create(
-            self._registry.get(ref),
-            cmd,
-            env=env,
-            user=user,
-            working_dir=working_dir,
-            privileged=privileged,
-            tty=tty,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            detach_keys=detach_keys,
-            size=size,
-        )
-        return execution.id
-
-    async def exec_start(
-        self, exec_id: str, *, detach: bool = False, tty: bool = False, size: tuple[int, int] | None = None
-    ) -> Session | None:
-        """Starts it; None when detached. `size` is (rows, columns), as told at its creation where it is None now.
-        `tty` adds nothing to what create said."""
-        return await self._executions.start(self._executions.get(exec_id), detach=detach, size=size)
-
-    def exec_inspect(self, exec_id: str) -> dict[str, Any]:
-        return self._executions.get(exec_id).json()
-
-    async def exec_resize(self, exec_id: str, rows: int, cols: int) -> None:
-        self._executions.resize(self._executions.get(exec_id), rows, cols)
-
-    # Looking in
-
-    async def top(self, ref: str, ps_args: str = "-ef") -> dict[str, Any]:
-        """{"Titles": [...], "Processes": [[...]]}."""
-        container = self._registry.get(ref)
-        if not container.state.alive:
-            raise Conflict(f"container {container.id} is not running")
-        pids = await self._room.launcher.processes(container.id)
-        found = await asyncio.to_thread(
-            lambda: top.top(container.state.pid, pids, ps_args, rootview.layered(self._room, container))
-        )
-        self._room.tell(container, "top")
-        return found
-
-    async def stats(self, ref: str, *, one_shot: bool = False) -> dict[str, Any]:
-        """One sample as Docker's JSON; unless `one_shot` with the sample before it, a second earlier."""
-        container = self._registry.get(ref)
-        first = await self._sample(container, None)
-        if one_shot or not container.state.alive:
-            return first
-        await asyncio.sleep(1)
-        return await self._sample(container, first)
-
-    async def stats_stream(self, ref: str) -> AsyncIterator[dict[str, Any]]:
-        """A sample a second, until the container is removed."""
-        container = self._registry.get(ref)
-        before: dict[str, Any] | None = None
-        for turn in itertools.count():
-            if container.id not in self._registry:
-                return
-            shown = await self._sample(container, before)
-            before = shown if container.state.alive else None
-            # The first has nothing to compare with: a client would show 0 %.
-            if turn or not container.state.alive:
-                yield shown
-            await asyncio.sleep(1)
-
-    async def strain(self, ref: str) -> tuple[int, dict[str, dict[str, int]]]:
-        """How its limits press it: how many of its processes the kernel killed for want of memory, and its pressure."""
-        container = self._registry.get(ref)
-        try:
-            return await self._room.launcher.strain(container.id)
-        except NotFound:
-            return 0, {}
-
-    async def _sample(self, container: Container, before: dict[str, Any] | None) -> dict[str, Any]:
-        if not container.state.alive:
-            return stats.stopped(container)
-        try:
-            return stats.sample(container, await self._room.launcher.stats(container.id), before)
-        except NotFound:
-            return stats.stopped(container)
-
-    async def changes(self, ref: str) -> Sequence[dict[str, Any]]:
-        """[{"Path": "/x", "Kind": 0 changed | 1 added | 2 deleted}]."""
-        return await self._files.changes(self._registry.get(ref))
-
-    # Files
-
-    async def archive_stat(self, ref: str, path: str) -> dict[str, Any]:
-        """Docker's X-Docker-Container-Path-Stat, as a dictionary."""
-        return await self._files.stat(self._registry.get(ref), path)
-
-    async def archive_get(self, ref: str, path: str) -> tuple[dict[str, Any], AsyncIterator[bytes]]:
-        """(stat, tar stream) of a file or folder."""
-        container = self._registry.get(ref)
-        found = await self._files.get(container, path)
-        self._room.tell(container, "archive-path")
-        return found
-
-    async def archive_put(
-        self,
-        ref: str,
-        path: str,
-        tar: IO[bytes],
-        *,
-        no_overwrite_dir_non_dir: bool = False,
-        copy_ids: bool = False,
-    ) -> None:
-        """Unpacks a tar (gzip and zstd as well) into the folder `path`. `tar.read` is called in a thread."""
-        container = self._registry.get(ref)
-        await self._files.put(container, path, tar, no_overwrite=no_overwrite_dir_non_dir, copy_ids=copy_ids)
-        self._room.tell(container, "extract-to-dir")
-
-    def export(self, ref: str) -> AsyncIterator[bytes]:
-        """The whole file system as a tar."""
-        container = self._registry.get(ref)
-        self._room.tell(container, "export")
-        return self._files.export(container)
-
-    async def commit(
-        self,
-        ref: str,
-        *,
-        reference: str | None = None,
-        changes: Sequence[str] = (),
-        author: str = "",
-        comment: str = "",
-        pause: bool = True,
-        config: ContainerConfig | None = None,
-    ) -> Image:
-        """A new image of the container's files. `changes` are Dockerfile lines; `reference` is name:tag."""
-        return await commit.commit(
-            self._room,
-            self._registry.get(ref),
-            reference=reference,
-            changes=changes,
-            author=author,
-            comment=comment,
-            pause=pause,
-            config=config,
-        )
+        return await waiting.wait(container, self._registry.live(container), condition)
 
     # Networks
 
@@ -606,13 +337,3 @@ class Containers:
     async def unlink(self, ref: str, alias: str) -> None:
         """Undo one `--link`."""
         await networking.unlink(self._room, self._registry.get(ref), alias)
-
-
-def _matcher(wanted: Filters, registry: Registry, images: ImageStore) -> Any:
-    def ids(name: str) -> Sequence[str]:
-        found = [images.get(name).id]
-        for known in found:
-            found += images.catalog.children(known)
-        return found
-
-    return filters.matcher(wanted, registry.get, ids)

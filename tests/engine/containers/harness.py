@@ -70,21 +70,21 @@ class Rooms:
     async def said(self, ref: str, **selection: Any) -> tuple[bytes, bytes]:
         """What its log has: (stdout, stderr)."""
         pieces: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
-        async for stream, _, data in self.containers.logs(ref, **selection):
+        async for stream, _, data in self.containers.streams.logs(self.get(ref), **selection):
             pieces[stream].append(data)
         return b"".join(pieces["stdout"]), b"".join(pieces["stderr"])
 
     async def exec(self, ref: str, *argv: str, stdin: bytes | None = None, **more: Any) -> tuple[int, str]:
         """(exit code, both streams together) of an execution."""
-        made = await self.containers.exec_create(ref, argv, stdin=stdin is not None, **more)
-        session = await self.containers.exec_start(made)
+        made = self.containers.execs.create(self.get(ref), argv, stdin=stdin is not None, **more)
+        session = await self.containers.execs.start(made)
         assert session is not None
         if stdin is not None:
             await session.write(stdin)
             await session.close_stdin()
         said = await output(session)
         await session.close()
-        return self.containers.exec_inspect(made)["ExitCode"], said.decode(errors="replace")
+        return made.json()["ExitCode"], said.decode(errors="replace")
 
     def get(self, ref: str) -> Container:
         return self.containers.get(ref)

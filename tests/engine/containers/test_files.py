@@ -50,7 +50,7 @@ async def members(pieces: AsyncIterator[bytes]) -> dict[str, tarfile.TarInfo]:
 
 
 async def got(rooms: Rooms, ref: str, path: str) -> dict[str, tarfile.TarInfo]:
-    return await members((await rooms.containers.archive_get(ref, path))[1])
+    return await members((await rooms.containers.files.get(rooms.get(ref), path))[1])
 
 
 @pytest.fixture(params=["running", "created"])
@@ -65,8 +65,8 @@ async def made(rooms: Rooms, running: bool, **more: Any) -> str:
 
 async def test_files_come_in_with_their_owners(rooms: Rooms, running: bool) -> None:
     ref = await made(rooms, running)
-    await rooms.containers.archive_put(
-        ref,
+    await rooms.containers.files.put(
+        rooms.get(ref),
         "/home/alice",
         tar(("new", None, 0o750, 1000), ("new/file", b"hello", 0o640, 1000), ("note", b"changed", 0o600, 0)),
     )
@@ -89,10 +89,10 @@ async def test_files_go_out_with_their_owners(rooms: Rooms, running: bool) -> No
     assert (found["alice"].uid, found["alice/note"].gid, found["alice/note"].size) == (1000, 1001, 9)
     assert set(await got(rooms, ref, "/home/alice/.")) == {".", "./note"}
     assert set(await got(rooms, ref, "/home/alice/note")) == {"note"}
-    stat = await rooms.containers.archive_stat(ref, "/home/alice/note")
+    stat = await rooms.containers.files.stat(rooms.get(ref), "/home/alice/note")
     assert (stat["name"], stat["size"], stat["mode"], stat["linkTarget"]) == ("note", 9, 0o644, "")
     with pytest.raises(NotFound, match="/nowhere"):
-        await rooms.containers.archive_get(ref, "/nowhere")
+        await rooms.containers.files.get(rooms.get(ref), "/nowhere")
 
 
 async def test_what_root_wrote_inside_is_roots_outside(rooms: Rooms) -> None:
@@ -106,8 +106,8 @@ async def test_what_root_wrote_inside_is_roots_outside(rooms: Rooms) -> None:
     assert (upper / "mine").stat().st_uid == shift + 1000
     found = await got(rooms, ref, "/mine")
     assert found["mine"].uid == 1000
-    assert (await rooms.containers.archive_stat(ref, "/link"))["linkTarget"] == "/mine"
-    whole = await members(rooms.containers.export(ref))
+    assert (await rooms.containers.files.stat(rooms.get(ref), "/link"))["linkTarget"] == "/mine"
+    whole = await members(rooms.containers.files.export(rooms.get(ref)))
     assert whole["mine"].uid == 1000
     assert whole["twin"].islnk()
     assert whole["link"].linkname == "/mine"
@@ -118,15 +118,17 @@ async def test_what_root_wrote_inside_is_roots_outside(rooms: Rooms) -> None:
 async def test_links_in_the_container_do_not_lead_out(rooms: Rooms, running: bool, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("of the host")
     ref = await made(rooms, running)
-    await rooms.containers.archive_put(ref, "/", tar(out=str(tmp_path), up="../../../../../../../.." + str(tmp_path)))
+    await rooms.containers.files.put(
+        rooms.get(ref), "/", tar(out=str(tmp_path), up="../../../../../../../.." + str(tmp_path))
+    )
     for link in ("out", "up"):
         with pytest.raises(NotFound):
-            await rooms.containers.archive_get(ref, f"/{link}/secret")
+            await rooms.containers.files.get(rooms.get(ref), f"/{link}/secret")
         with pytest.raises((NotFound, InvalidInput)):
-            await rooms.containers.archive_put(ref, f"/{link}", tar(("planted", b"x", 0o644, 0)))
+            await rooms.containers.files.put(rooms.get(ref), f"/{link}", tar(("planted", b"x", 0o644, 0)))
     # A link in the archive itself is made, and never walked through.
     with pytest.raises(InvalidInput):
-        await rooms.containers.archive_put(ref, "/", tar(("out/planted", b"x", 0o644, 0)))
+        await rooms.containers.files.put(rooms.get(ref), "/", tar(("out/planted", b"x", 0o644, 0)))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["secret"]
 
 
@@ -139,17 +141,17 @@ async def test_links_in_a_mount_are_the_containers_own(rooms: Rooms, running: bo
         (volume / name).symlink_to(aim)
     ref = await rooms.create("sleep", "100", host=host(Binds=[f"{volume}:/run/v"]))
     # A link of the image leads to the mount, and one in the mount back out of it.
-    await rooms.containers.archive_put(ref, "/", tar(("run", None, 0o755, 0), to="/var/v/home", var="/run"))
+    await rooms.containers.files.put(rooms.get(ref), "/", tar(("run", None, 0o755, 0), to="/var/v/home", var="/run"))
     if running:
         await rooms.containers.start(ref)
     assert set(await got(rooms, ref, "/to/alice/note")) == {"note"}
-    assert (await rooms.containers.archive_stat(ref, "/var/v/hop"))["linkTarget"] == "/home/alice/note"
+    assert (await rooms.containers.files.stat(rooms.get(ref), "/var/v/hop"))["linkTarget"] == "/home/alice/note"
     assert (await got(rooms, ref, "/run/v/hop"))["hop"].linkname == "note"
     for path in ("/var/v/out/secret", "/run/v/loop/"):
         with pytest.raises(NotFound):
-            await rooms.containers.archive_get(ref, path)
-    await rooms.containers.archive_put(ref, "/to", tar(("new", b"x", 0o644, 0)))
-    await rooms.containers.archive_put(ref, "/var/v/real", tar(("new", b"x", 0o644, 1000)))
+            await rooms.containers.files.get(rooms.get(ref), path)
+    await rooms.containers.files.put(rooms.get(ref), "/to", tar(("new", b"x", 0o644, 0)))
+    await rooms.containers.files.put(rooms.get(ref), "/var/v/real", tar(("new", b"x", 0o644, 1000)))
     assert set(await got(rooms, ref, "/home/new")) == {"new"}
     assert (volume / "real/new").stat().st_uid == 1000
 
@@ -167,23 +169,23 @@ async def test_files_that_are_mounted_in_one_that_has_ended(rooms: Rooms, tmp_pa
 async def test_archives_that_step_out(rooms: Rooms, name: str) -> None:
     ref = await rooms.create("true")
     with pytest.raises(InvalidInput, match="outside"):
-        await rooms.containers.archive_put(ref, "/tmp", tar((name, b"x", 0o644, 0)))
+        await rooms.containers.files.put(rooms.get(ref), "/tmp", tar((name, b"x", 0o644, 0)))
 
 
 async def test_archives_that_are_none(rooms: Rooms) -> None:
     ref = await rooms.create("true")
     for junk in (b"x" * 1000, b"\0" * 511, b"PK\x03\x04" + b"\0" * 2000):
         with pytest.raises(InvalidInput):
-            await rooms.containers.archive_put(ref, "/tmp", io.BytesIO(junk))
+            await rooms.containers.files.put(rooms.get(ref), "/tmp", io.BytesIO(junk))
     with pytest.raises(InvalidInput, match="not a directory"):
-        await rooms.containers.archive_put(ref, "/etc/passwd", tar())
+        await rooms.containers.files.put(rooms.get(ref), "/etc/passwd", tar())
     with pytest.raises(NotFound):
-        await rooms.containers.archive_put(ref, "/none", tar())
+        await rooms.containers.files.put(rooms.get(ref), "/none", tar())
 
 
 async def test_folders_and_files_in_each_others_way(rooms: Rooms) -> None:
-    ref = await rooms.create("true")
-    into = rooms.containers.archive_put
+    ref = rooms.get(await rooms.create("true"))
+    into = rooms.containers.files.put
     await into(ref, "/", tar(("d", None, 0o755, 0), ("f", b"x", 0o644, 0), ("d/full", b"x", 0o644, 0)))
     with pytest.raises(InvalidInput, match="cannot overwrite directory"):
         await into(ref, "/", tar(("d", b"x", 0o644, 0)), no_overwrite_dir_non_dir=True)
@@ -192,7 +194,7 @@ async def test_folders_and_files_in_each_others_way(rooms: Rooms) -> None:
     with pytest.raises(InvalidInput, match="cannot overwrite"):
         await into(ref, "/", tar(("d", b"x", 0o644, 0)))
     await into(ref, "/", tar(("f", None, 0o755, 0)))
-    assert set(await got(rooms, ref, "/f")) == {"f"}
+    assert set(await got(rooms, ref.id, "/f")) == {"f"}
 
 
 async def test_a_read_only_container_takes_nothing(rooms: Rooms) -> None:
@@ -200,7 +202,7 @@ async def test_a_read_only_container_takes_nothing(rooms: Rooms) -> None:
     assert "Read-only file system" in (await rooms.exec(ref, "touch", "/x"))[1]
     assert (await rooms.exec(ref, "touch", "/run/x"))[0] == 0
     with pytest.raises(Forbidden, match="read-only"):
-        await rooms.containers.archive_put(ref, "/tmp", tar(("x", b"", 0o644, 0)))
+        await rooms.containers.files.put(rooms.get(ref), "/tmp", tar(("x", b"", 0o644, 0)))
 
 
 async def test_diff(rooms: Rooms) -> None:
@@ -208,7 +210,7 @@ async def test_diff(rooms: Rooms) -> None:
         "sh", "-c", "echo x >> /home/alice/note; rm /etc/group; mkdir /new; touch /new/x; exec sleep 100"
     )
     assert (await rooms.exec(ref, "sh", "-c", "while [ ! -e /new/x ]; do :; done; test -f /.dockerenv"))[0] == 0
-    assert await rooms.containers.changes(ref) == [
+    assert await rooms.containers.files.changes(rooms.get(ref)) == [
         {"Path": "/etc", "Kind": 0},
         {"Path": "/etc/group", "Kind": 2},
         {"Path": "/home", "Kind": 0},
@@ -223,7 +225,9 @@ async def test_commit_makes_an_image_with_the_files_true_owners(rooms: Rooms) ->
     script = "echo x > /mine; chown alice /mine; chmod 4755 /mine; rm -r /home/alice; echo done"
     ref = await rooms.start("sh", "-c", script, labels={"a": "b"})
     await rooms.containers.wait(ref)
-    image = await rooms.containers.commit(ref, reference="made:1", changes=['CMD ["cat", "/mine"]'], author="me")
+    image = await rooms.containers.files.commit(
+        rooms.get(ref), reference="made:1", changes=['CMD ["cat", "/mine"]'], author="me"
+    )
     again = await rooms.containers.create(None, type(rooms.get(ref).config)(image="made:1"), host())
     await rooms.containers.start(again.id)
     await rooms.containers.wait(again.id)
@@ -234,7 +238,7 @@ async def test_commit_makes_an_image_with_the_files_true_owners(rooms: Rooms) ->
     assert (await got(rooms, again.id, "/mine"))["mine"].uid == 1000
     assert (await got(rooms, again.id, "/mine"))["mine"].mode == 0o4755
     with pytest.raises(NotFound):
-        await rooms.containers.archive_get(again.id, "/home/alice")
+        await rooms.containers.files.get(rooms.get(again.id), "/home/alice")
 
 
 async def test_a_volume_is_filled_once_and_shared(rooms: Rooms) -> None:
@@ -250,7 +254,7 @@ async def test_a_volume_is_filled_once_and_shared(rooms: Rooms) -> None:
     assert (volume.path / "more").stat().st_uid == 1000
     found = await got(rooms, first, "/home/alice")
     assert found["alice/more"].uid == 1000
-    await rooms.containers.archive_put(first, "/home/alice", tar(("put", b"x", 0o600, 7)))
+    await rooms.containers.files.put(rooms.get(first), "/home/alice", tar(("put", b"x", 0o600, 7)))
     assert (volume.path / "put").stat().st_uid == 7
     await rooms.containers.remove(first)
     rooms.containers.volumes.remove("data")
@@ -260,7 +264,7 @@ async def test_a_read_only_volume(rooms: Rooms) -> None:
     ref = await rooms.start("sleep", "100", host=host(Binds=["ro-data:/data:ro"]))
     assert "Read-only" in (await rooms.exec(ref, "touch", "/data/x"))[1]
     with pytest.raises(Forbidden, match="volume is marked read-only"):
-        await rooms.containers.archive_put(ref, "/data", tar(("x", b"", 0o644, 0)))
+        await rooms.containers.files.put(rooms.get(ref), "/data", tar(("x", b"", 0o644, 0)))
     await rooms.containers.remove(ref, force=True)
     rooms.containers.volumes.remove("ro-data")
 
@@ -394,7 +398,7 @@ async def test_a_subpath_stays_in_its_volume(rooms: Rooms, tmp_path: Path) -> No
             await rooms.containers.start(made)
         # Nor is it looked into for docker cp.
         with pytest.raises(NotFound):
-            await rooms.containers.archive_get(made, "/m/secret")
+            await rooms.containers.files.get(rooms.get(made), "/m/secret")
 
 
 async def test_joining_another_containers_namespaces(rooms: Rooms) -> None:

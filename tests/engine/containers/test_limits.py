@@ -40,7 +40,7 @@ async def test_the_end_of_a_child_for_want_of_memory_is_told_while_its_parent_ru
     assert (await told).actor == made
     state = rooms.get(made).state
     assert (state.status, state.oom_killed) == ("running", True)
-    kills, pressure = await rooms.containers.strain(made)
+    kills, pressure = await rooms.containers.usage.strain(rooms.get(made))
     assert kills >= 1
     assert bool(pressure) == (hierarchies().mode == "v2" and os.path.exists("/proc/pressure"))
     await rooms.containers.remove(made, force=True)
@@ -162,7 +162,7 @@ async def test_statistics_are_dockers(rooms: Rooms) -> None:
     )
     group = cgroup(f"{rooms.config.cgroup_parent}/{made}")
     await eventually(lambda: group.stats()["cpu"]["total"], "any use of a processor")
-    stats = await rooms.containers.stats(made, one_shot=True)
+    stats = await rooms.containers.usage.stats(rooms.get(made), one_shot=True)
     memory = stats["memory_stats"]
     assert memory["limit"] == 64 << 20
     assert 0 < memory["usage"] < memory["limit"]

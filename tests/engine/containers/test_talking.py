@@ -49,34 +49,34 @@ async def test_an_exec_reads_what_it_is_given(rooms: Rooms) -> None:
 )
 async def test_execs_that_fail(rooms: Rooms, argv: list[str], more: dict[str, Any], code: int, message: str) -> None:
     made = await rooms.start("sleep", "100")
-    execution = await rooms.containers.exec_create(made, argv, **more)
+    execution = rooms.containers.execs.create(rooms.get(made), argv, **more)
     with pytest.raises(InvalidInput, match=message):
-        await rooms.containers.exec_start(execution)
-    assert rooms.containers.exec_inspect(execution)["ExitCode"] == code
+        await rooms.containers.execs.start(execution)
+    assert execution.json()["ExitCode"] == code
     with pytest.raises(Conflict, match="already run"):
-        await rooms.containers.exec_start(execution)
+        await rooms.containers.execs.start(execution)
 
 
 async def test_a_detached_exec_and_its_exit(rooms: Rooms) -> None:
     made = await rooms.start("sleep", "100")
-    execution = await rooms.containers.exec_create(made, ["sh", "-c", "exit 6"])
-    assert await rooms.containers.exec_start(execution, detach=True) is None
-    await eventually(lambda: not rooms.containers.exec_inspect(execution)["Running"], "the end")
-    assert rooms.containers.exec_inspect(execution)["ExitCode"] == 6
+    execution = rooms.containers.execs.create(rooms.get(made), ["sh", "-c", "exit 6"])
+    assert await rooms.containers.execs.start(execution, detach=True) is None
+    await eventually(lambda: not execution.json()["Running"], "the end")
+    assert execution.json()["ExitCode"] == 6
     with pytest.raises(NotFound, match="No such exec instance"):
-        rooms.containers.exec_inspect("nope")
+        rooms.containers.execs.get("nope")
 
 
 async def test_execs_end_with_their_container(rooms: Rooms) -> None:
     made = await rooms.start("sleep", "100")
-    execution = await rooms.containers.exec_create(made, ["sleep", "100"])
-    session = await rooms.containers.exec_start(execution)
+    execution = rooms.containers.execs.create(rooms.get(made), ["sleep", "100"])
+    session = await rooms.containers.execs.start(execution)
     assert session is not None
-    assert rooms.containers.inspect(made)["ExecIDs"] == [execution]
+    assert rooms.containers.inspect(made)["ExecIDs"] == [execution.id]
     reading = asyncio.create_task(output(session))
     await rooms.containers.kill(made)
     await asyncio.wait_for(reading, 10)
-    assert rooms.containers.exec_inspect(execution)["ExitCode"] == 137
+    assert execution.json()["ExitCode"] == 137
     await session.close()
     with pytest.raises(Conflict, match="is not running"):
         await rooms.exec(made, "true")
@@ -85,8 +85,10 @@ async def test_execs_end_with_their_container(rooms: Rooms) -> None:
 async def test_an_exec_on_a_terminal(rooms: Rooms) -> None:
     made = await rooms.start("sleep", "100")
     script = "stty size; read x; stty size; echo got $x"
-    execution = await rooms.containers.exec_create(made, ["sh", "-c", script], tty=True, stdin=True, size=(33, 77))
-    session = await rooms.containers.exec_start(execution)
+    execution = rooms.containers.execs.create(
+        rooms.get(made), ["sh", "-c", script], tty=True, stdin=True, size=(33, 77)
+    )
+    session = await rooms.containers.execs.start(execution)
     assert session is not None
     assert session.tty
     heard = b""
@@ -94,12 +96,12 @@ async def test_an_exec_on_a_terminal(rooms: Rooms) -> None:
         assert stream == "stdout"
         heard += data
         if heard == b"33 77\r\n":
-            await rooms.containers.exec_resize(execution, 20, 100)
+            rooms.containers.execs.resize(execution, 20, 100)
             await session.write(b"hello\n")
     await session.close()
     assert heard.replace(b"\r", b"") == b"33 77\nhello\n20 100\ngot hello\n"
     with pytest.raises(Conflict, match="no terminal"):
-        await rooms.containers.exec_resize(execution, 1, 1)
+        rooms.containers.execs.resize(execution, 1, 1)
 
 
 async def test_many_execs_at_once(rooms: Rooms) -> None:
@@ -113,7 +115,7 @@ async def test_many_execs_at_once(rooms: Rooms) -> None:
 
 async def test_attached_before_the_start_nothing_is_missed(rooms: Rooms) -> None:
     made = await rooms.create("sh", "-c", "echo out; echo err >&2; exit 1")
-    session = await rooms.containers.attach(made)
+    session = await rooms.containers.streams.attach(rooms.get(made))
     await rooms.containers.start(made)
     heard = sorted([piece async for piece in session.output()])
     await session.close()
@@ -123,7 +125,7 @@ async def test_attached_before_the_start_nothing_is_missed(rooms: Rooms) -> None
 async def test_attached_later_with_the_log_so_far(rooms: Rooms) -> None:
     made = await rooms.start("sh", "-c", "echo before; read x; echo after $x", open_stdin=True, stdin_once=True)
     await eventually(lambda: os.path.getsize(rooms.get(made).log_path), "the first line")
-    session = await rooms.containers.attach(made, stdin=True, logs=True)
+    session = await rooms.containers.streams.attach(rooms.get(made), stdin=True, logs=True)
     reading = asyncio.create_task(output(session))
     await session.write(b"word\n")
     assert await asyncio.wait_for(reading, 10) == b"before\nafter word\n"
@@ -132,7 +134,7 @@ async def test_attached_later_with_the_log_so_far(rooms: Rooms) -> None:
 
 async def test_stdin_that_ends_for_one_and_stays_for_many(rooms: Rooms) -> None:
     once = await rooms.create("cat", open_stdin=True, stdin_once=True)
-    session = await rooms.containers.attach(once, stdin=True)
+    session = await rooms.containers.streams.attach(rooms.get(once), stdin=True)
     await rooms.containers.start(once)
     await session.write(b"to the end")
     await session.close_stdin()
@@ -140,7 +142,7 @@ async def test_stdin_that_ends_for_one_and_stays_for_many(rooms: Rooms) -> None:
     await session.close()
     many = await rooms.start("cat", open_stdin=True)
     for _ in range(2):
-        session = await rooms.containers.attach(many, stdin=True)
+        session = await rooms.containers.streams.attach(rooms.get(many), stdin=True)
         await session.write(b"x\n")
         await session.close_stdin()
         await session.close()
@@ -152,9 +154,9 @@ async def test_stdin_that_ends_for_one_and_stays_for_many(rooms: Rooms) -> None:
 async def test_a_terminal_and_its_size(rooms: Rooms) -> None:
     script = "trap 'stty size' WINCH; stty size; while ! read -t 1 x; do :; done; echo got $x"
     made = await rooms.create("sh", "-c", script, tty=True, open_stdin=True)
-    session = await rooms.containers.attach(made, stdin=True)
+    session = await rooms.containers.streams.attach(rooms.get(made), stdin=True)
     await rooms.containers.start(made)
-    await rooms.containers.resize(made, 12, 34)
+    await rooms.containers.streams.resize(rooms.get(made), 12, 34)
     heard = b""
     async for _, data in session.output():
         heard += data
@@ -164,7 +166,7 @@ async def test_a_terminal_and_its_size(rooms: Rooms) -> None:
     assert b"got typed\r\n" in heard
     await rooms.containers.wait(made)
     with pytest.raises(Conflict, match="not running"):
-        await rooms.containers.resize(made, 1, 1)
+        await rooms.containers.streams.resize(rooms.get(made), 1, 1)
 
 
 async def test_a_terminal_begins_with_the_size_that_was_asked_for(rooms: Rooms) -> None:
@@ -175,7 +177,7 @@ async def test_a_terminal_begins_with_the_size_that_was_asked_for(rooms: Rooms) 
 
 async def test_a_slow_reader_slows_the_container_and_loses_nothing(rooms: Rooms) -> None:
     made = await rooms.create("sh", "-c", "seq 1 100000")
-    session = await rooms.containers.attach(made)
+    session = await rooms.containers.streams.attach(rooms.get(made))
     await rooms.containers.start(made)
     await asyncio.sleep(0.05)
     expected = b"".join(b"%d\n" % number for number in range(1, 100_001))
@@ -186,7 +188,7 @@ async def test_a_slow_reader_slows_the_container_and_loses_nothing(rooms: Rooms)
 
 async def test_a_reader_that_goes_away_stops_nobody(rooms: Rooms) -> None:
     made = await rooms.start("sh", "-c", "seq 1 100000; exit 3")
-    session = await rooms.containers.attach(made)
+    session = await rooms.containers.streams.attach(rooms.get(made))
     await session.close()
     assert (await asyncio.wait_for(rooms.containers.wait(made), 30)).code == 3
 
@@ -196,7 +198,7 @@ async def test_a_reader_that_goes_away_stops_nobody(rooms: Rooms) -> None:
 
 async def test_a_followed_log_ends_with_the_container(rooms: Rooms) -> None:
     made = await rooms.start("sh", "-c", "for i in 1 2 3; do echo $i; echo e$i >&2; sleep 0.02; done")
-    heard = [(stream, data) async for stream, _, data in rooms.containers.logs(made, follow=True)]
+    heard = [(stream, data) async for stream, _, data in rooms.containers.streams.logs(rooms.get(made), follow=True)]
     assert [data for stream, data in heard if stream == "stdout"] == [b"1\n", b"2\n", b"3\n"]
     assert [data for stream, data in heard if stream == "stderr"] == [b"e1\n", b"e2\n", b"e3\n"]
 
@@ -277,8 +279,8 @@ async def test_top(rooms: Rooms) -> None:
     first = rooms.get(made).state.pid
     children = Path(f"/proc/{first}/task/{first}/children")
     (child,) = (await eventually(children.read_text, "the child")).split()
-    await eventually(lambda: "sleep" in Path(f"/proc/{child}/cmdline").read_text(), "its program")
-    assert await rooms.containers.top(made, "-eo user,gid,pid,args") == {
+    await eventually(lambda: Path(f"/proc/{child}/cmdline").read_text().startswith("sleep"), "its program")
+    assert await rooms.containers.usage.top(rooms.get(made), "-eo user,gid,pid,args") == {
         "Titles": ["USER", "GID", "PID", "COMMAND"],
         "Processes": [
             ["alice", "1001", str(first), "sh -c sleep 1234 & wait"],
@@ -290,10 +292,10 @@ async def test_top(rooms: Rooms) -> None:
 async def test_stats(rooms: Rooms) -> None:
     host = HostConfig(network_mode="none", memory=64 << 20, pids_limit=50)
     made = await rooms.start("sh", "-c", "while :; do :; done", host=host)
-    first = await rooms.containers.stats(made, one_shot=True)
+    first = await rooms.containers.usage.stats(rooms.get(made), one_shot=True)
     assert first["memory_stats"]["limit"] == 64 << 20
     assert first["pids_stats"]["limit"] == 50
-    second = await rooms.containers.stats(made)
+    second = await rooms.containers.usage.stats(rooms.get(made))
     assert second["precpu_stats"]["cpu_usage"]["total_usage"] < second["cpu_stats"]["cpu_usage"]["total_usage"]
     await rooms.containers.kill(made)
-    assert (await rooms.containers.stats(made))["memory_stats"] == {}
+    assert (await rooms.containers.usage.stats(rooms.get(made)))["memory_stats"] == {}

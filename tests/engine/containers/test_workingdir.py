@@ -13,8 +13,11 @@ pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
 
 async def test_what_the_image_lacks_is_made_for_root_at_the_creation(rooms: Rooms) -> None:
     ref = await rooms.create("stat", "-c", "%u:%g %a", "/deep", ".", working_dir="/deep/work")
-    assert [change["Path"] for change in await rooms.containers.changes(ref)] == ["/deep", "/deep/work"]
-    assert (await rooms.containers.archive_stat(ref, "/deep/work/."))["name"] == "work"
+    assert [change["Path"] for change in await rooms.containers.files.changes(rooms.get(ref))] == [
+        "/deep",
+        "/deep/work",
+    ]
+    assert (await rooms.containers.files.stat(rooms.get(ref), "/deep/work/."))["name"] == "work"
     await rooms.containers.start(ref)
     await rooms.containers.wait(ref)
     assert await rooms.said(ref) == (b"0:0 755\n0:0 755\n", b"")
@@ -23,7 +26,7 @@ async def test_what_the_image_lacks_is_made_for_root_at_the_creation(rooms: Room
 async def test_what_the_image_has_is_left_alone(rooms: Rooms) -> None:
     for _ in range(2):
         ref = await rooms.create("true", working_dir="/home/alice")
-        assert await rooms.containers.changes(ref) == []
+        assert await rooms.containers.files.changes(rooms.get(ref)) == []
 
 
 async def test_a_file_in_its_place(rooms: Rooms) -> None:

@@ -99,7 +99,7 @@ async def put(rooms: Rooms, ref: str, folder: str, name: str, content: bytes, mo
         entry.size, entry.mode = len(content), mode
         made.addfile(entry, io.BytesIO(content))
     buffer.seek(0)
-    await rooms.containers.archive_put(ref, folder, buffer)
+    await rooms.containers.files.put(rooms.get(ref), folder, buffer)
 
 
 async def test_a_working_folder_that_is_a_descriptor(rooms: Rooms, secret: Path) -> None:
@@ -134,11 +134,11 @@ async def test_copies_while_links_are_swapped(attacker: Attacker, ids: dict[str,
             with suppress(EngineError):
                 await put(rooms, made, "/tmp", "swapped/planted", b"x")
             with suppress(EngineError):
-                _, pieces = await rooms.containers.archive_get(made, "/tmp/swapped")
+                _, pieces = await rooms.containers.files.get(rooms.get(made), "/tmp/swapped")
                 got = b"".join([piece async for piece in pieces])
                 assert b"of the host" not in got
             with suppress(EngineError):
-                _, pieces = await rooms.containers.archive_get(made, "/tmp/swapped/secret")
+                _, pieces = await rooms.containers.files.get(rooms.get(made), "/tmp/swapped/secret")
                 assert b"of the host" not in b"".join([piece async for piece in pieces])
 
 
@@ -146,12 +146,12 @@ async def test_commits_and_changes_while_links_are_swapped(attacker: Attacker, s
     rooms = attacker.rooms
     async with swapping(attacker, "/tmp", str(secret)) as made:
         for _ in range(5):
-            await rooms.containers.changes(made)
-            await rooms.containers.inspect_size(made)
-            image = await rooms.containers.commit(made, pause=False)
+            await rooms.containers.files.changes(rooms.get(made))
+            await rooms.containers.files.sizes(rooms.get(made))
+            image = await rooms.containers.files.commit(rooms.get(made), pause=False)
             (folder, *_) = rooms.images.lowerdirs(image.id)
             assert not list(folder.rglob("secret"))
-            exported = b"".join([piece async for piece in rooms.containers.export(made)])
+            exported = b"".join([piece async for piece in rooms.containers.files.export(rooms.get(made))])
             assert b"of the host" not in exported
 
 
@@ -273,7 +273,7 @@ async def test_libraries_of_a_container_are_not_loaded_by_the_engine(rooms: Room
         await rooms.exec(made, "mkdir", "-p", folder, user="0")
         await put(rooms, made, folder, name, b"\x7fELF poison")
     await put(rooms, made, "/tmp", "file", b"x")
-    _, pieces = await rooms.containers.archive_get(made, "/tmp")
+    _, pieces = await rooms.containers.files.get(rooms.get(made), "/tmp")
     assert [piece async for piece in pieces]
     data = str(rooms.config.data_root)
     for process in ("self", *(str(child) for child in children_of_the_engine(rooms))):

@@ -56,7 +56,7 @@ async def test_a_memory_hog_is_killed_alone(attacker: Attacker) -> None:
     wanted = attacker.host(Memory=32 << 20, MemorySwap=32 << 20, ShmSize=1 << 30, Tmpfs={"/t": ""})
     made = await rooms.start("sh", "-c", fill, host=wanted)
     await asyncio.wait_for(rooms.containers.wait(made), 30)
-    used = await rooms.containers.stats(neighbour, one_shot=True)
+    used = await rooms.containers.usage.stats(rooms.get(neighbour), one_shot=True)
     assert used["memory_stats"]["usage"] < 32 << 20
     assert rooms.get(neighbour).state.running
     await the_engine_works(attacker)
@@ -66,7 +66,7 @@ async def test_a_disk_hog_is_reported(attacker: Attacker) -> None:
     rooms = attacker.rooms
     made = await rooms.start("sh", "-c", "dd if=/dev/zero of=/hog bs=1M count=32 2>/dev/null; sleep 1000")
     await eventually(lambda: size(attacker, made) >= 32 << 20, "the hog")
-    own, _ = await rooms.containers.inspect_size(made)
+    own, _ = await rooms.containers.files.sizes(rooms.get(made))
     assert own >= 32 << 20
 
 
@@ -120,7 +120,7 @@ input()
     await the_engine_works(attacker)
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
-        session = await rooms.containers.attach(made)
+        session = await rooms.containers.streams.attach(rooms.get(made))
         await session.close()
         assert (await rooms.exec(made, "/bin/true"))[0] == 0
     assert len(os.listdir("/proc/self/fd")) <= before + 2
@@ -129,7 +129,7 @@ input()
 async def test_many_who_attach_and_never_read(attacker: Attacker) -> None:
     rooms = attacker.rooms
     made = await rooms.start("sh", "-c", "read x; seq 1 200000", open_stdin=True)
-    sessions = [await rooms.containers.attach(made, stdin=True) for _ in range(10)]
+    sessions = [await rooms.containers.streams.attach(rooms.get(made), stdin=True) for _ in range(10)]
     await sessions[0].write(b"go\n")
     await the_engine_works(attacker)
     for session in sessions:
