@@ -92,7 +92,7 @@ async def _build(call: Call, auths: dict[str, Auth], source: RemoteContext) -> w
             say({"aux": {"ID": image.id}})
             say({"stream": f"{image.id}\n"})
         for tag in call.texts("t"):
-            rooms.events.publish("image", "tag", image.id, {"name": Reference.parse(tag).familiar})
+            rooms.events.of_image("tag", image, Reference.parse(tag).familiar)
 
     return await progress.stream(call, work)
 

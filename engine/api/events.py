@@ -49,7 +49,7 @@ def _event_fits(event: Event, wanted: dict[str, list[str]]) -> bool:
     def named(kind: str, values: list[str]) -> bool:
         """Whether the event is about one of the named things."""
         if kind == "image":
-            image = event.attributes.get("image", event.attributes.get("name", ""))
+            image = event.attributes.get("name" if event.kind == "image" else "image", "")
             return any(value in {event.actor, image, image.rpartition(":")[0]} for value in values)
         return event.kind == kind and any(
             event.actor.startswith(value) or event.attributes.get("name") == value for value in values

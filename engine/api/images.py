@@ -102,20 +102,14 @@ async def tag(call: Call) -> web.StreamResponse:
     if reference.familiar_repository == "sha256":
         raise InvalidInput("refusing to create an ambiguous tag using digest algorithm as name")
     await asyncio.to_thread(call.rooms.images.tag, image.id, reference)
-    publish(call, "tag", image.id, {"name": reference.familiar})
+    call.rooms.events.of_image("tag", image, reference.familiar)
     return answer.empty(201)
 
 
 @routes.add("DELETE", "/images/{name:path}")
 async def remove(call: Call) -> web.StreamResponse:
-    name, store = call.params["name"], call.rooms.images
-
-    def work() -> tuple[str, list[Deleted]]:
-        known = store.get(name).id
-        return known, store.remove(name, force=call.flag("force"), prune=not call.flag("noprune"))
-
-    known, removed = await asyncio.to_thread(work)
-    return answer.json(_deleted(call, removed, known))
+    remove = partial(call.rooms.images.remove, force=call.flag("force"), prune=not call.flag("noprune"))
+    return answer.json(_deleted(call, await asyncio.to_thread(remove, call.params["name"])))
 
 
 @routes.add("POST", "/images/prune")
@@ -132,17 +126,17 @@ async def prune(call: Call) -> web.StreamResponse:
     return answer.json({"ImagesDeleted": _deleted(call, removed), "SpaceReclaimed": freed})
 
 
-def _deleted(call: Call, removed: Sequence[Deleted], known: str = "") -> list[dict[str, str]]:
-    """Docker's list of what went, and the events that go with it. `known`: the image that lost its names."""
+def _deleted(call: Call, removed: Sequence[Deleted]) -> list[dict[str, str]]:
+    """Docker's list of what went, and the events that go with it."""
     shown: list[dict[str, str]] = []
-    for number, one in enumerate(removed):
-        if one.untagged:
+    for one in removed:
+        if one.untagged and one.image:
             shown.append({"Untagged": one.untagged})
-            owner = known or next((later.deleted for later in removed[number:] if later.deleted), one.untagged)
-            publish(call, "untag", owner, {"name": one.untagged})
+            call.rooms.events.of_image("untag", one.image, one.untagged)
         if one.deleted:
             shown.append({"Deleted": one.deleted})
-            publish(call, "delete", one.deleted, {"name": one.deleted})
+            # In Docker, too, it is gone by now and its labels with it.
+            call.rooms.events.publish("image", "delete", one.deleted, {"name": one.deleted})
     return shown
 
 
@@ -169,7 +163,3 @@ def _is_sought(found: Found, wanted: dict[str, list[str]]) -> bool:
         and filters.any_of(wanted.get("is-automated"), lambda value: (value in {"1", "true"}) == found.is_automated)
         and all(value.isdigit() and found.star_count >= int(value) for value in wanted.get("stars", []))
     )
-
-
-def publish(call: Call, action: str, actor: str, attributes: dict[str, str]) -> None:
-    call.rooms.events.publish("image", action, actor, attributes)

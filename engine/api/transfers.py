@@ -12,7 +12,7 @@ from aiohttp import web
 from engine.api import answer, progress
 from engine.api.call import Call
 from engine.api.credentials import auth_from
-from engine.api.images import publish, reference_of
+from engine.api.images import reference_of
 from engine.api.router import Routes
 from engine.errors import EngineError, Forbidden, InvalidInput, NotFound, Unauthorized
 from engine.images.archive.load import load
@@ -79,7 +79,7 @@ async def _pull(call: Call, reference: Reference, auth: Auth | None, say: progre
     tell({"status": f"Digest: {digest}"})
     state = "Image is up to date" if before == image.id else "Downloaded newer image"
     tell({"status": f"Status: {state} for {reference.familiar}"})
-    publish(call, "pull", reference.familiar, {"name": reference.familiar_repository})
+    call.rooms.events.of_image("pull", image, reference.familiar_repository, reference.familiar)
 
 
 def _known(call: Call, reference: Reference) -> str:
@@ -109,7 +109,7 @@ async def push_(call: Call) -> web.StreamResponse:
             say({"status": f"{reference.tag}: digest: {result.digest} size: {result.size}"})
             aux = {"Tag": reference.tag, "Digest": result.digest, "Size": result.size}
             say({"progressDetail": {}, "aux": aux})
-            publish(call, "push", reference.familiar, {"name": reference.familiar_repository})
+            call.rooms.events.of_image("push", image, reference.familiar_repository, reference.familiar)
 
     return await progress.stream(call, work)
 
@@ -163,7 +163,7 @@ async def load_(call: Call) -> web.StreamResponse:
             for name in image.tags or (image.id,):
                 kind = "Loaded image" if image.tags else "Loaded image ID"
                 say({"stream": f"{kind}: {name}\n"})
-            publish(call, "load", image.id, {"name": image.id})
+            call.rooms.events.of_image("load", image)
 
     return await progress.stream(call, work)
 
@@ -188,6 +188,6 @@ async def _import(call: Call) -> web.StreamResponse:
         )
         image = await asyncio.to_thread(importing)
         say({"status": image.id})
-        publish(call, "import", image.id, {"name": reference.familiar if reference else image.id})
+        call.rooms.events.of_image("import", image, reference.familiar if reference else "")
 
     return await progress.stream(call, work)

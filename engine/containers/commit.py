@@ -65,7 +65,7 @@ async def commit(
                 await _thaw(room, container)
     known = name.familiar if name else ""
     if name:
-        room.events.publish("image", "tag", image.id, {"name": known})
+        room.events.of_image("tag", image, known)
     room.tell(container, "commit", {"comment": comment, "imageID": image.id, "imageRef": known})
     return image
 

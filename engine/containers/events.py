@@ -7,9 +7,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.containers import times
+
+if TYPE_CHECKING:
+    from engine.images.image import Image
 
 _REMEMBERED = 1024
 _UNREAD = 8192
@@ -31,7 +34,7 @@ class Event:
         if self.kind in ("container", "image"):
             shown["status"] = self.action
             shown["id"] = self.actor
-            if "image" in self.attributes:
+            if self.kind == "container" and "image" in self.attributes:
                 shown["from"] = self.attributes["image"]
         return shown | {
             "Type": self.kind,
@@ -71,6 +74,11 @@ class EventBus:
                 self._listeners.discard(queue)
                 queue.put_nowait(None)
         return event
+
+    def of_image(self, action: str, image: Image, name: str = "", actor: str = "") -> None:
+        """Publishes an event of the image, with its labels; `name` and `actor` are its id if not given."""
+        attributes = {**image.config.config.labels, "name": name or image.id}
+        self.publish("image", action, actor or image.id, attributes)
 
     def pruned(self, kind: str, freed: int) -> None:
         """Tells of a prune of all things of one kind, which gave back `freed` bytes."""

@@ -48,10 +48,14 @@ class Image:
 
 @dataclass(frozen=True)
 class Deleted:
-    """One line of what a removal did: exactly one of the two is set, as in Docker's answer."""
+    """One line of what a removal did: exactly one of the two is set, as in Docker's answer.
+
+    `image` is the one that was untagged, as it was before.
+    """
 
     untagged: str | None = None
     deleted: str | None = None
+    image: Image | None = None
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ class Remover:
         else:
             gone = catalog.delete_origin(reference.repository, reference.digest)
         if gone:
-            done.append(Deleted(untagged=reference.familiar))
+            done.append(Deleted(untagged=reference.familiar, image=image))
 
     def _delete(self, image_id: str, prune: bool, done: list[Deleted], loose: list[str]) -> None:
         """Removes a nameless image, and then its parents as long as nobody else wants them."""

@@ -77,6 +77,30 @@ def test_a_life_in_events(client: docker.DockerClient) -> None:
     assert _since(client, begun, label="k=w") == []
 
 
+def test_an_images_events_have_its_labels(client: docker.DockerClient) -> None:
+    begun = time.time()
+    made = client.containers.create(BUSYBOX, "true")
+    changes = ["LABEL k=v", "LABEL name=mine image=mine"]
+    image = made.commit("labelled", "1", changes=changes)
+    made.remove()
+    image.tag("labelled", "2")
+    client.images.load(b"".join(image.save()))
+    for tag in ("1", "2"):
+        client.images.remove(f"labelled:{tag}")
+    told = _since(client, begun, type="image", label=["k=v", "image"])
+    assert [(event["Action"], event["Actor"]["Attributes"]["name"]) for event in told] == [  # type: ignore[index]
+        ("tag", "labelled:1"),
+        ("tag", "labelled:2"),
+        ("load", image.id),
+        ("untag", "labelled:1"),
+        ("untag", "labelled:2"),
+    ]
+    assert {event["Actor"]["ID"] for event in told} == {image.id}  # type: ignore[index]
+    assert all("from" not in event for event in told)
+    named = _since(client, begun, image="labelled")
+    assert [event["Action"] for event in named] == ["tag", "tag", "untag", "untag"]
+
+
 def test_until_a_time_alone_is_all_that_is_remembered(wire: Wire, client: docker.DockerClient) -> None:
     made = wire.make("told", "true")
     wire.ask("GET", f"/containers/{made}/archive?path=/etc/passwd")
