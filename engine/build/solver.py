@@ -44,7 +44,7 @@ from engine.build.steps.workspace import Workspace
 from engine.build.trees import EmptyTree, Tree
 from engine.config import EngineConfig
 from engine.containers.idranges import IdRanges
-from engine.errors import EngineError
+from engine.errors import EngineError, InvalidInput
 from engine.images.config import ImageConfig
 from engine.images.image import Image, Layer
 from engine.images.leases import Lease
@@ -416,7 +416,10 @@ def _ready(copy: CopyFiles, source: Source, local_tree: Tree, space: Workspace, 
     if not (local if copy.unpack is None else copy.unpack):
         return source
     space.scratch.mkdir(exist_ok=True)
-    found = unpacked(source, space.scratch)
+    try:
+        found = unpacked(source, space.scratch)
+    except InvalidInput as error:
+        raise InvalidInput(f"{error}: {source.picked.path}") from None
     if found is None:
         return source
     opened.callback(found[1].close)

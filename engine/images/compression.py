@@ -96,6 +96,25 @@ def decompressed(stream: Readable) -> Iterator[bytes]:
         yield from _rare(kind, first, stream)
 
 
+def beginning(stream: Readable, count: int) -> bytes:
+    """The first `count` bytes of what `decompressed` gives, whatever comes after them; fewer where it can't be had."""
+    first = stream.read(CHUNK)
+    kind = sniff(first)
+    try:
+        if kind == "none":
+            return first[:count]
+        if kind == "gzip":
+            return bytes(_gzip.decompressobj(_GZIP_WBITS).decompress(first, count))
+        if kind == "zstd":
+            decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW)
+            with decompressor.stream_reader(first) as reader:
+                return reader.read(count)
+        rare = bz2.BZ2Decompressor() if kind == "bzip2" else lzma.LZMADecompressor()
+        return rare.decompress(first, count)
+    except (*_GZIP_ERRORS, zstandard.ZstdError, OSError, EOFError, lzma.LZMAError):
+        return b""
+
+
 def _plain(first: bytes, stream: Readable) -> Iterator[bytes]:
     while first:
         yield first

@@ -141,6 +141,13 @@ class TarReader:
             count -= len(piece)
         return b"".join(parts)
 
+    def _block(self) -> bytes:
+        """What there is up to the end of the stream, a block at most."""
+        found = b""
+        while len(found) < BLOCK and self._fill():
+            found += self._piece(BLOCK - len(found))
+        return found
+
     def _skip(self, count: int) -> None:
         while count:
             count -= len(self._piece(count))
@@ -175,8 +182,10 @@ class TarReader:
         link: bytes | None = None
         for _ in range(MAX_HEADERS):
             header = self._take(BLOCK)
-            # Two zero blocks end an archive; like GNU tar and Go we take one, and the end of the stream too.
+            # Two zero blocks end an archive; like Go we take one at the end of the stream, and that end too.
             if not header or header == _ZERO:
+                if header and self._block() not in (b"", _ZERO):
+                    raise InvalidInput("malformed tar: a block of zeros is not followed by a second one")
                 if name is not None or link is not None or pax.keys() - self._globals.keys():
                     raise InvalidInput("malformed tar: it ends after an extended header")
                 self._ended = True
@@ -289,6 +298,15 @@ class TarReader:
                         if numbers[0] > MAX_SPARSE_PARTS:
                             raise InvalidInput("malformed tar: a sparse file with too many parts")
         return list(zip(numbers[1::2], numbers[2::2], strict=True))
+
+
+def is_header(block: bytes) -> bool:
+    """Whether a tar may begin with it."""
+    try:
+        _check(block)
+    except InvalidInput:
+        return False
+    return True
 
 
 def _check(header: bytes) -> None:

@@ -10,8 +10,8 @@ from engine.build.context import SpooledContext, spool
 from engine.build.selection import Picked
 from engine.build.steps.copy import Source
 from engine.build.trees import FILE, FOLDER, Entry
-from engine.errors import InvalidInput
-from engine.images.compression import decompressed, sniff
+from engine.images.compression import beginning, decompressed, sniff
+from engine.images.tarstream import is_header
 from engine.images.unpack import Limits
 
 _HEAD = 512
@@ -20,22 +20,18 @@ _HEAD = 512
 def unpacked(source: Source, scratch: Path) -> tuple[Source, SpooledContext] | None:
     """An archive's content as a source of its own; None where the file is no archive.
 
-    The caller closes the spool. Raises InvalidInput where an archive is damaged.
+    An archive is what begins as one; the caller closes the spool. Raises InvalidInput where it is damaged further on.
     """
     if source.picked.entry.kind != FILE:
         return None
     head = source.tree.read(source.picked.path, _HEAD)
-    if sniff(head) == "none" and not (len(head) == _HEAD and _is_header(head)):
+    if sniff(head) == "none" and not is_header(head):
         return None
     copy = os.open(scratch, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     with os.fdopen(copy, "r+b") as file:
         source.tree.copy_to(source.picked.path, file.fileno())
         file.seek(0)
-        try:
-            first = next(decompressed(cast(BinaryIO, file)), b"")
-        except InvalidInput:
-            return None  # only named like one
-        if not _is_header(bytes(first[:_HEAD])):
+        if not is_header(beginning(cast(BinaryIO, file), _HEAD)):
             return None
         file.seek(0)
         limit = Limits().most(source.picked.entry.size)  # what a layer may cost, an archive may
@@ -43,14 +39,3 @@ def unpacked(source: Source, scratch: Path) -> tuple[Source, SpooledContext] | N
     tree = content.tree()
     root = Picked("", "", Entry(FOLDER, 0o755, 0, 0, 0, 0))
     return Source(tree, root, unpacked=True, implied=content.implied), content
-
-
-def _is_header(block: bytes) -> bool:
-    """A tar header's checksum is right, spaces in the place of the sum itself."""
-    if len(block) < _HEAD or not any(block):
-        return False
-    try:
-        stated = int(block[148:156].replace(b"\0", b" ").strip() or b"x", 8)
-    except ValueError:
-        return False
-    return stated == sum(block[:148]) + 8 * 0x20 + sum(block[156:_HEAD])

@@ -155,6 +155,8 @@ def header(**changes: bytes) -> bytes:
         header(type=b"x", size=b"00000000005\0") + b"9 a=b".ljust(512, b"\0"),
         header(type=b"x", size=b"00000000006\0") + b"6 ab=\n".ljust(512, b"\0"),
         header(type=b"L", size=b"00000000003\0") + b"abc".ljust(512, b"\0") + bytes(1024),
+        header() + bytes(512) + header(),
+        header() + bytes(1023),
         (header(type=b"x", size=b"00000000006\0") + b"6 a=b\n".ljust(512, b"\0")) * 100 + header(),
     ],
 )
@@ -167,6 +169,7 @@ def test_empty_and_unended_archives() -> None:
     assert read(b"") == []
     assert read(bytes(1024)) == []
     assert read(header()) == [(b"f", tarstream.REGULAR, b"")]
+    assert read(header() + bytes(512)) == [(b"f", tarstream.REGULAR, b"")]
     # docker's own, of `docker build -f -`, ends where the last file does.
     for padding in (0, 1, 509):
         assert read(header(size=b"00000000003\0") + b"abc" + bytes(padding)) == [(b"f", tarstream.REGULAR, b"abc")]
