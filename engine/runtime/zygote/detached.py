@@ -62,33 +62,31 @@ def mounts(request: dict[str, Any], users: int | None, scratch: str, hosts: Host
     """The overlay, if there is one, then each bind of the spec in its order; the caller's to close."""
     root, spec = request.get("rootfs"), request["spec"]
     binds = [mount for mount in spec.get("mounts", ()) if is_bind(mount)]
-    made: list[int] = []
+    trees: dict[int, int] = {}
+    """By their place in the order."""
+    layered: list[tuple[int, Layers, list[str]]] = []
     with contextlib.ExitStack() as stack:
         try:
             with hosts.entered():
-                if root and users is not None:
-                    _give_upper(root["upper"], spec)
-                found: list[tuple[Layers | int, list[str]]] = [(Layers(root, stack), [])] if root else []
+                if root:
+                    if users is not None:
+                        _give_upper(root["upper"], spec)
+                    layered.append((0, Layers(root, stack), []))
                 pins = any("rbind" in mount.get("options", ()) for mount in binds) and pinned.any_here()
-                for mount in binds:
-                    options = mount.get("options", [])
+                for place, mount in enumerate(binds, 1):
                     if is_layered(mount):
-                        found.append((Layers(_layers(options), stack), options))
+                        options = mount["options"]
+                        layered.append((place, Layers(_layers(options), stack), options))
                     else:
-                        found.append((_bind(mount, users, made, pins=pins), options))
-            trees = []
-            for tree, options in found:
-                if isinstance(tree, Layers):
-                    made.append(tree.shown(users, scratch))
-                    _set(made[-1], options)
-                    trees.append(made[-1])
-                else:
-                    trees.append(tree)
+                        trees[place] = _bind(mount, users, pins=pins)
+            for place, layers, options in layered:
+                trees[place] = layers.shown(users, scratch)
+                _set(trees[place], options)
         except OSError:
-            for fd in made:
+            for fd in trees.values():
                 os.close(fd)
             raise
-    return trees
+    return [trees[place] for place in sorted(trees)]
 
 
 def _give_upper(upper: str, spec: dict[str, Any]) -> None:
@@ -162,17 +160,20 @@ def _set(tree: int, options: list[str]) -> None:
         libc.mount_setattr(tree, attributes=whole, recursive=True)
 
 
-def _bind(mount: dict[str, Any], users: int | None, made: list[int], *, pins: bool) -> int:
+def _bind(mount: dict[str, Any], users: int | None, *, pins: bool) -> int:
     """`pins`: whether there are mount namespaces that are kept in files."""
     options = mount.get("options", [])
     deep = "rbind" in options
     tree = _tree(mount["source"], options, libc.AT_RECURSIVE if deep else 0, pins=pins)
-    made.append(tree)
-    if users is not None and not {"idmap", "ridmap"}.isdisjoint(options):
-        _map(tree, users, recursive="ridmap" in options)
-    _set(tree, options)
-    for option in options:
-        kind = _PROPAGATION.get(option.removeprefix("r"))
-        if kind:
-            libc.mount_setattr(tree, propagation=kind, recursive=option.startswith("r"))
+    try:
+        if users is not None and not {"idmap", "ridmap"}.isdisjoint(options):
+            _map(tree, users, recursive="ridmap" in options)
+        _set(tree, options)
+        for option in options:
+            kind = _PROPAGATION.get(option.removeprefix("r"))
+            if kind:
+                libc.mount_setattr(tree, propagation=kind, recursive=option.startswith("r"))
+    except OSError:
+        os.close(tree)
+        raise
     return tree
