@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import contextlib
 import functools
 import json
 import os
-import shutil
-import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,92 +20,18 @@ import msgspec
 
 from engine.errors import Conflict, EngineError, InvalidInput, NotFound, SystemFailure
 from engine.kernel.cgroup.base import Cgroup
-from engine.kernel.cgroup.host import cgroup, groups_below
+from engine.kernel.cgroup.host import cgroup
 from engine.kernel.seccomp import SeccompError, compile_filter
+from engine.runtime.line import Line
+from engine.runtime.model import Attachment, ExecFailed, Exit, LogConfig, Overlay, RuntimeState
+from engine.runtime.reaching import reach
 from engine.runtime.spec import IDMapping, Linux, LinuxResources, LinuxSeccomp, Process, Spec
 from engine.runtime.zygote import protocol
 
-_HOME = Path(__file__).resolve().parents[2]
-_START = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from engine.runtime.zygote.start import first; first(sys.argv[1:])"
-)
+__all__ = ["Attachment", "ExecFailed", "Exit", "Launcher", "LogConfig", "Overlay", "RuntimeState"]
+
 _Answer = TypeVar("_Answer")
 _REVIVAL_SECONDS = 10.0
-_ENOENT, _EACCES, _ENOEXEC, _ENOTDIR = 2, 13, 8, 20
-
-
-@dataclass(frozen=True)
-class Overlay:
-    """A root made of layers. `lower` is topmost first; `upper` and `work` are empty or a former run's."""
-
-    lower: tuple[Path, ...]
-    upper: Path
-    work: Path
-    volatile: bool = False
-
-
-@dataclass(frozen=True)
-class LogConfig:
-    """Where output is kept, as Docker's json-file: rotated at `max_size` bytes, `max_files` files at most."""
-
-    path: Path
-    max_size: int | None = None
-    max_files: int = 1
-
-
-@dataclass(frozen=True)
-class Exit:
-    """How a process ended: its status, or 128 and the signal. Times are unix seconds."""
-
-    code: int
-    oom_killed: bool
-    started_at: float
-    finished_at: float
-
-
-@dataclass(frozen=True)
-class RuntimeState:
-    """A container as the zygote has it. `status` is created, running, paused or stopped."""
-
-    id: str
-    pid: int
-    cgroup: str
-    status: str
-    tty: bool
-    started_at: float
-    exit: Exit | None
-
-
-class ExecFailed(EngineError):
-    """The program could not be started: `exit_code` is 127 where it was not found, else 126."""
-
-    def __init__(self, errno: int, message: str, stage: str = "exec") -> None:
-        super().__init__(message)
-        self.errno = errno
-        self.stage = stage
-
-    @property
-    def exit_code(self) -> int:
-        return 127 if self.errno in (_ENOENT, _ENOTDIR) else 126
-
-
-@dataclass(frozen=True)
-class Attachment:
-    """Live streams of a container: descriptors to read from, and stdin's to write to; the holder's to close.
-
-    What is in the log up to `at` (unix nanoseconds) does not come through them, all that is later does.
-    """
-
-    stdout: int
-    stderr: int | None
-    stdin: int | None
-    at: int = 0
-
-    def close(self) -> None:
-        for fd in (self.stdout, self.stderr, self.stdin):
-            if fd is not None:
-                with contextlib.suppress(OSError):
-                    os.close(fd)
 
 
 class Launcher:
@@ -122,17 +43,12 @@ class Launcher:
         """The zygote has died, and its containers with it: `revive` starts another."""
         self._exec_root = exec_root
         self._cgroup_parent = cgroup_parent
-        self._socket: socket.socket
-        self._pending: dict[int, asyncio.Future[tuple[dict[str, Any], builtins.list[int]]]] = {}
+        self._line = Line(self._exited, self._disconnected)
         self._waiting: dict[tuple[str, str | None], builtins.list[asyncio.Future[Exit]]] = {}
         self._exits: dict[tuple[str, str | None], Exit] = {}
         self._paused: set[str] = set()
         self._groups: dict[str, str] = {}
-        self._number = 0
-        self._lost = False
         self._ending = False
-        self._gone = asyncio.Event()
-        self._up = asyncio.Event()
 
     @classmethod
     async def connect(cls, exec_root: Path, cgroup_parent: str) -> Launcher:
@@ -149,16 +65,15 @@ class Launcher:
     async def revive(self) -> None:
         """After the zygote's death: ends what it left and starts a new one, which has no containers. Whoever asks for
         something meanwhile waits for it."""
-        self._socket.close()
-        self._gone.clear()
+        self._line.close()
         await self._join()
 
     async def _join(self) -> None:
-        await self._reach()
+        self._line.open(await reach(self._exec_root, self._cgroup_parent))
         answer, _ = await self._ask("list", {})
         if answer.get("protocol", 1) != protocol.VERSION:
             await self._part(answer)
-            await self._reach()
+            self._line.open(await reach(self._exec_root, self._cgroup_parent))
             answer, _ = await self._ask("list", {})
         for state in self._states(answer):
             self._groups[state.id] = state.cgroup
@@ -178,21 +93,6 @@ class Launcher:
             )
         await self.shutdown()
         self._ending = False
-        self._gone.clear()
-
-    async def _reach(self) -> None:
-        """Connects to the zygote, or to a new one."""
-        path = str(self._exec_root / "zygote.sock")
-        joined = _try_connect(path)
-        if joined is None:
-            await asyncio.to_thread(_reclaim, self._exec_root, self._cgroup_parent)
-            joined = await asyncio.to_thread(_start_zygote, self._exec_root, self._cgroup_parent, path)
-        joined.setblocking(False)
-        protocol.widen(joined)
-        self._socket = joined
-        asyncio.get_running_loop().add_reader(joined.fileno(), self._readable)
-        self._lost = False
-        self._up.set()
 
     async def create(
         self,
@@ -379,16 +279,14 @@ class Launcher:
     async def close(self) -> None:
         """Leaves; the zygote and its containers stay."""
         self._ending = True
-        if not self._lost:
-            asyncio.get_running_loop().remove_reader(self._socket.fileno())
-        self._socket.close()
+        self._line.close()
 
     async def shutdown(self) -> None:
         """Kills every container and the zygote."""
         self._ending = True
         await self._ask("shutdown", {})
-        await self._gone.wait()
-        self._socket.close()
+        await self._line.gone.wait()
+        self._line.close()
 
     def _group_of(self, name: str, wanted: str) -> str:
         """The spec's path, or one of our own; always one group a container, for it ends with it."""
@@ -413,55 +311,16 @@ class Launcher:
     async def _ask(
         self, op: str, request: dict[str, Any], fds: tuple[int, ...] = (), *, spec: bytes = b""
     ) -> tuple[dict[str, Any], builtins.list[int]]:
-        if self._lost:
+        if self._line.lost:
             await self._revived()
-        loop = asyncio.get_running_loop()
-        self._number += 1
-        number = self._number
-        future = self._pending[number] = loop.create_future()
-        message = {"id": number, "op": op, **request}
-        while True:
-            try:
-                protocol.send(self._socket, message, fds, spec=spec)
-                break
-            except BlockingIOError:
-                await asyncio.sleep(0.001)
-            except OSError as error:
-                del self._pending[number]
-                raise SystemFailure(f"the zygote does not listen: {error.strerror}", error.errno) from None
-        answer, received = await future
-        if "error" in answer:
-            raise _as_error(answer["error"])
-        return answer["ok"], received
+        return await self._line.ask(op, request, fds, spec=spec)
 
     async def _revived(self) -> None:
         try:
             async with asyncio.timeout(_REVIVAL_SECONDS if self.on_lost is not None else 0):
-                await self._up.wait()
+                await self._line.up.wait()
         except TimeoutError:
             raise SystemFailure("the process that holds the containers has died: restart the engine") from None
-
-    def _readable(self) -> None:
-        while True:
-            try:
-                packet = protocol.receive(self._socket)
-            except BlockingIOError:
-                return
-            except OSError:
-                packet = None
-            if packet is None:
-                self._disconnected()
-                return
-            message, received, _ = packet
-            if "event" in message:
-                self._exited(message)
-                continue
-            future = self._pending.pop(message["id"], None)
-            if future is None or future.done():
-                for fd in received:
-                    os.close(fd)
-            else:
-                future.set_result((message, received))
 
     def _exited(self, message: dict[str, Any]) -> None:
         key = (message["container"], message["exec"])
@@ -475,34 +334,15 @@ class Launcher:
         if self.on_exit is not None:
             self.on_exit(*key, ended)
 
-    def _disconnected(self) -> None:
-        self._lost = True
-        self._up.clear()
-        self._gone.set()
-        asyncio.get_running_loop().remove_reader(self._socket.fileno())
-        failure = SystemFailure("the process that holds the containers has died: restart the engine")
+    def _disconnected(self, failure: SystemFailure) -> None:
         for waiting in self._waiting.values():
-            for exit_future in waiting:
-                if not exit_future.done():
-                    exit_future.set_exception(failure)
-        for future in self._pending.values():
-            if not future.done():
-                future.set_exception(failure)
-        for forgotten in (self._pending, self._waiting, self._exits, self._paused, self._groups):
+            for future in waiting:
+                if not future.done():
+                    future.set_exception(failure)
+        for forgotten in (self._waiting, self._exits, self._paused, self._groups):
             forgotten.clear()
         if self.on_lost is not None and not self._ending:
             self.on_lost()
-
-
-def _as_error(error: dict[str, Any]) -> EngineError:
-    message, errno, stage = error["message"], error["errno"], error["stage"]
-    if stage in ("exec", "working directory"):
-        return ExecFailed(errno, message, stage)
-    if errno == 17:
-        return Conflict(message)
-    if errno == _ENOENT and not stage:
-        return NotFound(message)
-    return SystemFailure(f"{stage}: {message}" if stage else message, errno)
 
 
 def _plain(value: Overlay | LogConfig | None) -> dict[str, Any] | None:
@@ -525,64 +365,3 @@ def _filter_of(raw: bytes) -> str:
         return compile_filter(json.loads(raw)).hex()
     except SeccompError as error:
         raise SystemFailure(str(error)) from None
-
-
-def _try_connect(path: str) -> socket.socket | None:
-    joined = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        joined.connect(path)
-    except OSError:
-        joined.close()
-        return None
-    return joined
-
-
-def _start_zygote(exec_root: Path, cgroup_parent: str, path: str) -> socket.socket:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(path)
-    os.chmod(path, 0o600)
-    listener.listen(16)
-    with (exec_root / "zygote.log").open("ab") as log:
-        subprocess.run(
-            [
-                sys.executable,
-                "-I",
-                "-S",
-                "-c",
-                _START,
-                str(_HOME),
-                str(exec_root),
-                cgroup_parent,
-                str(listener.fileno()),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=(listener.fileno(),),
-            start_new_session=True,
-            cwd="/",
-            env={"LANG": "C.UTF-8"},
-            check=True,
-        )
-    listener.close()
-    joined = _try_connect(path)
-    if joined is None:
-        raise SystemFailure(f"the zygote did not start; see {exec_root / 'zygote.log'}")
-    return joined
-
-
-def _reclaim(exec_root: Path, cgroup_parent: str) -> None:
-    """Ends what a zygote that died left: its containers' processes, their groups and records."""
-    for path in {*groups_below(cgroup_parent), *_recorded_groups(exec_root)}:
-        cgroup(path).end()
-    shutil.rmtree(exec_root / "containers", ignore_errors=True)
-
-
-def _recorded_groups(exec_root: Path) -> Iterator[str]:
-    """Of the containers that the zygote had: not all need be below the engine's own group."""
-    for note in (exec_root / "containers").glob("*"):
-        with contextlib.suppress(OSError):
-            if path := note.read_text():
-                yield path
