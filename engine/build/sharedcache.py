@@ -36,7 +36,7 @@ class SharedCache:
 
     async def bring(self, images: ImageStore, diff_id: str, parent: str | None) -> Layer | None:
         """The layer unpacked on top of `parent`; None where this cache does not have it. Raises EngineError."""
-        blob = await to_the_end(lambda: images.layers.known_blob(diff_id))
+        blob = await to_the_end(lambda: images.layers.tars.known(diff_id))
         if blob is None:
             blob = self.blobs.get(diff_id)
             if blob is None or self.download is None:

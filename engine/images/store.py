@@ -243,7 +243,7 @@ class ImageStore:
         parent: str | None = None
         for chain, diff_id in zip(chains, config.rootfs.diff_ids, strict=True):
             if not self.layers.has(chain) or self.catalog.layer(chain) is None:
-                blob = self.layers.known_blob(diff_id)
+                blob = self.layers.tars.known(diff_id)
                 if blob is None and self.catalog.loan(chain) is not None:
                     blob = self.layers.pack(chain)
                 if blob is None:
@@ -263,7 +263,7 @@ class ImageStore:
             return None
         if not self.layers.can_be_had(chain_id, row.diff_id):
             return None
-        return Layer(chain_id, row.diff_id, row.size, self.layers.known_blob(row.diff_id))
+        return Layer(chain_id, row.diff_id, row.size, self.layers.tars.known(row.diff_id))
 
     def layer_folder(self, chain_id: str) -> Path:
         """Where a layer's files are. Raises NotFound while it is not unpacked."""
@@ -299,11 +299,11 @@ class ImageStore:
         row = self.layers.measure(parent_chain, directory, id_shift=id_shift, clamp=clamp)
         if not self.layers.has(row.chain):
             self.loans.lend(row, directory, id_shift)
-        return Layer(row.chain, row.diff_id, row.size, self.layers.known_blob(row.diff_id))
+        return Layer(row.chain, row.diff_id, row.size, self.layers.tars.known(row.diff_id))
 
     def add_layer_from_tar(self, parent_chain: str | None, stream: BinaryIO) -> Layer:
         """A tar, compressed in whichever way, becomes a layer and a gzip blob. Raises InvalidInput."""
-        diff_id, blob = self.layers.repack(stream)
+        diff_id, blob = self.layers.tars.repack(stream)
         return self.layers.import_blob(blob.digest, diff_id, parent_chain)
 
     # -- making images
@@ -446,10 +446,10 @@ class ImageStore:
         """(chain, diff ID, blob if there is one) of each of an image's layers, each diff ID once."""
         config = self.config(image_id)
         pairs = dict(zip(config.rootfs.diff_ids, config.chain_ids, strict=True))
-        return [(chain, diff_id, self.layers.known_blob(diff_id)) for diff_id, chain in pairs.items()]
+        return [(chain, diff_id, self.layers.tars.known(diff_id)) for diff_id, chain in pairs.items()]
 
     def _packed(self, chain: str, diff_id: str) -> Descriptor:
-        blob = self.layers.known_blob(diff_id) or self.layers.pack(chain)
+        blob = self.layers.tars.known(diff_id) or self.layers.pack(chain)
         if blob.media_type in _AS_OCI:
             return Descriptor(_AS_OCI[blob.media_type], blob.digest, blob.size)
         return blob

@@ -120,13 +120,13 @@ class _Archive:
             if blob != diff_id:
                 raise InvalidInput(f"archive's layer {digests.short(diff_id)} is damaged: its digest differs")
             chain = digests.chain_id(parent, diff_id)
-            if self._store.layers.known_blob(diff_id) is None:
+            if self._store.layers.tars.known(diff_id) is None:
                 with self._store.blobs.open(blob) as stream:
-                    self._store.layers.repack(stream, diff_id)
+                    self._store.layers.tars.repack(stream, diff_id)
             if not self._store.layers.has(chain):
                 self._store.layers.import_blob(blob, diff_id, parent)
             return chain
-        return self._store.import_layer(self._store.layers.describe(blob), diff_id, parent).chain_id
+        return self._store.import_layer(self._store.layers.tars.describe(blob), diff_id, parent).chain_id
 
     def oci(self, platform: Platform | None) -> Iterator[Image]:
         """What index.json lists: manifests, and for nested indexes the one for our platform."""

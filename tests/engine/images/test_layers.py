@@ -232,7 +232,7 @@ def test_tars_are_repacked(store: ImageStore) -> None:
     assert layer.descriptor is not None
     assert layer.descriptor.media_type == types.OCI_LAYER_GZIP
     with pytest.raises(InvalidInput, match="has the diff ID"):
-        store.layers.repack(io.BytesIO(tar), "sha256:" + "1" * 64)
+        store.layers.tars.repack(io.BytesIO(tar), "sha256:" + "1" * 64)
 
 
 def test_limits_hold_for_blobs_too(tmp_path: Path) -> None:
