@@ -16,8 +16,8 @@ from engine.api.credentials import auths_from
 from engine.api.router import Routes
 from engine.api.transcript import Transcript
 from engine.build.builtinargs import KEEP_GIT_DIR, is_true
-from engine.build.context import receive
 from engine.build.problems import StepError
+from engine.build.receiving import receive
 from engine.build.registrycache import RegistryCaches
 from engine.build.remotecontext import RemoteContext
 from engine.build.request import ENTITLEMENTS, BuildRequest

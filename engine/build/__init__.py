@@ -5,7 +5,7 @@ The daemon makes one `Builder` and asks it with `BuildRequest`s; a client's tar 
 """
 
 from engine.build.builder import Builder, build
-from engine.build.context import Context, FolderContext, SpooledContext, receive
+from engine.build.context import Context, FolderContext
 from engine.build.problems import DockerfileError, StepError
 from engine.build.progress import (
     BuildEvent,
@@ -18,7 +18,9 @@ from engine.build.progress import (
     StepOutput,
     StepStarted,
 )
+from engine.build.receiving import receive
 from engine.build.request import BuildRequest
+from engine.build.spool import SpooledContext
 
 __all__ = [
     "BuildEvent",

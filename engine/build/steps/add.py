@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from engine.build.context import SpooledContext, spool
 from engine.build.selection import Picked
+from engine.build.spool import SpooledContext, spool
 from engine.build.steps.copy import Source
 from engine.build.trees import FILE, FOLDER, Entry
 from engine.images.compression import beginning, decompressed, sniff

@@ -18,8 +18,8 @@ import pytest
 import pytest_asyncio
 
 from engine.build import Builder, BuildEvent, BuildRequest, Notice, StepError, StepOutput
-from engine.build.context import spool
 from engine.build.request import ENTITLEMENTS
+from engine.build.spool import spool
 from engine.config import EngineConfig
 from engine.containers import idranges
 from engine.containers.ephemeral import run_ephemeral

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.build.context import FolderContext, SpooledContext, spool
+from engine.build.context import FolderContext
 from engine.build.copier import Copier, Look
 from engine.build.ignore import IgnoreRules
 from engine.build.modes import parse_mode
 from engine.build.problems import DockerfileError
 from engine.build.selection import digest_of, pick, walk
+from engine.build.spool import SpooledContext, spool
 from engine.build.trees import FolderTree, Tree
 
 pytestmark = pytest.mark.kernel
