@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class Live:
         # Someone restarts it right now: it ends, and is not removed for that.
         self.restart_started = False
         self.restarts_in_a_row = 0
+        # The layers that its root is shown from, topmost first, once it was started: none of them goes before it does.
+        self.lower: tuple[Path, ...] = ()
 
     def tell(self, waiters: list[asyncio.Future[Exit]], end: Exit) -> None:
         """Gives all of them the exit, once."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 
 _CHUNK = 1 << 16
 _LARGEST_PIPE = 1 << 20
@@ -18,50 +17,47 @@ class Reader:
         os.set_blocking(fd, False)
         self._fd = fd
         self._loop = asyncio.get_running_loop()
-        self._waiting: asyncio.Future[None] | None = None
+        self._waiting: asyncio.Future[bool] | None = None
 
-    async def chunks(self) -> AsyncGenerator[bytes]:
-        while self._fd >= 0:
-            try:
-                data = os.read(self._fd, _CHUNK)
-            except BlockingIOError:
-                await self._readable()
-                continue
-            except OSError:
-                # EIO: the last process on the terminal is gone.
-                return
-            if not data:
-                return
-            yield data
+    def take(self) -> bytes | None:
+        """What is there already: None for nothing yet, empty at the end."""
+        if self._fd < 0:
+            return b""
+        try:
+            return os.read(self._fd, _CHUNK)
+        except BlockingIOError:
+            return None
+        except OSError:
+            # EIO: the last process on the terminal is gone.
+            return b""
 
     def rest(self) -> bytes:
-        """What is there already, without waiting: no more than a pipe can hold."""
+        """All that is there already: no more than a pipe can hold."""
         pieces = b""
-        with contextlib.suppress(OSError):
-            while self._fd >= 0 and len(pieces) < _LARGEST_PIPE and (data := os.read(self._fd, _CHUNK)):
-                pieces += data
+        while len(pieces) < _LARGEST_PIPE and (data := self.take()):
+            pieces += data
         return pieces
 
-    async def _readable(self) -> None:
-        self._waiting = self._loop.create_future()
-        self._loop.add_reader(self._fd, self._wake)
-        try:
-            await self._waiting
-        finally:
-            if self._fd >= 0:
-                self._loop.remove_reader(self._fd)
-            self._waiting = None
+    def watch(self, ready: asyncio.Future[bool]) -> None:
+        """Has `ready` become True once there is something to take, until `forget`."""
+        self._waiting = ready
+        if self._fd < 0:
+            _settle(ready)
+        else:
+            self._loop.add_reader(self._fd, _settle, ready)
 
-    def _wake(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+    def forget(self) -> None:
+        self._waiting = None
+        if self._fd >= 0:
+            self._loop.remove_reader(self._fd)
 
     def close(self) -> None:
         if self._fd >= 0:
             self._loop.remove_reader(self._fd)
             os.close(self._fd)
             self._fd = -1
-            self._wake()
+            if self._waiting is not None:
+                _settle(self._waiting)
 
 
 class Writer:
@@ -84,7 +80,7 @@ class Writer:
                 self.close()
 
     async def _writable(self) -> None:
-        ready: asyncio.Future[None] = self._loop.create_future()
+        ready: asyncio.Future[bool] = self._loop.create_future()
         fd = self._fd
         self._loop.add_writer(fd, _settle, ready)
         try:
@@ -99,9 +95,9 @@ class Writer:
             self._fd = -1
 
 
-def _settle(ready: asyncio.Future[None]) -> None:
+def _settle(ready: asyncio.Future[bool], value: bool = True) -> None:
     if not ready.done():
-        ready.set_result(None)
+        ready.set_result(value)
 
 
 async def merged(
@@ -112,50 +108,46 @@ async def merged(
     A process that left a child behind with its pipes open would never end: once `ended` is done, `grace`
     seconds of silence close the conversation. All that the process itself had written has been given by then.
     """
-    queue: asyncio.Queue[tuple[str, bytes] | None] = asyncio.Queue(16)
-    whole = False
-
-    async def pump(name: str, reader: Reader) -> None:
-        async for data in reader.chunks():
-            await queue.put((name, data))
-
-    async def pump_all() -> None:
-        nonlocal whole
-        await asyncio.gather(*(pump(name, reader) for name, reader in readers.items()))
-        whole = True
-        await queue.put(None)
-
-    task = asyncio.create_task(pump_all())
-    try:
-        while (item := await _next(queue, ended, grace)) is not None:
-            yield item
-        if not whole:
+    going = dict(readers)
+    while going:
+        came = False
+        for name, reader in list(going.items()):
+            data = reader.take()
+            if data:
+                came = True
+                yield name, data
+            elif data is not None:
+                del going[name]
+        if came:
+            await asyncio.sleep(0)  # one that never stops talking must let others have their turn
+        elif going and not await _more(going.values(), ended, grace):
             # Silence may also mean that this loop was busy: look once more at what is there.
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            while not queue.empty():
-                if (item := queue.get_nowait()) is not None:
-                    yield item
-            for name, reader in readers.items():
+            for name, reader in going.items():
                 if rest := reader.rest():
                     yield name, rest
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+            return
 
 
-async def _next(
-    queue: asyncio.Queue[tuple[str, bytes] | None], ended: asyncio.Future[int] | None, grace: float
-) -> tuple[str, bytes] | None:
-    if not queue.empty():
-        return queue.get_nowait()
-    if ended is None:
-        return await queue.get()
-    getter = asyncio.create_task(queue.get())
+async def _more(readers: Collection[Reader], ended: asyncio.Future[int] | None, grace: float) -> bool:
+    """Waits until one of them has something; False once `ended` is done and `grace` seconds have brought nothing."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[bool] = loop.create_future()
+    silence: asyncio.TimerHandle | None = None
+
+    def over(_: object) -> None:
+        nonlocal silence
+        silence = loop.call_later(grace, _settle, ready, False)
+
+    for reader in readers:
+        reader.watch(ready)
+    if ended is not None:
+        ended.add_done_callback(over)
     try:
-        done, _ = await asyncio.wait((getter, ended), return_when=asyncio.FIRST_COMPLETED)
-        if getter not in done:
-            await asyncio.wait((getter,), timeout=grace)
-        return getter.result() if getter.done() else None
+        return await ready
     finally:
-        getter.cancel()
+        for reader in readers:
+            reader.forget()
+        if ended is not None:
+            ended.remove_done_callback(over)
+        if silence is not None:
+            silence.cancel()

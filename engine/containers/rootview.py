@@ -40,7 +40,8 @@ async def files(room: Room, container: Container) -> AsyncIterator[int]:
 
 def layered(room: Room, container: Container) -> Layered:
     """The root's own files, without a mount: for a look at a few. Blocking."""
-    return Layered([room.registry.paths(container).upper, *room.images.lowerdirs(container.image)])
+    lower = room.registry.live(container).lower or room.images.lowerdirs(container.image)
+    return Layered([room.registry.paths(container).upper, *lower])
 
 
 @contextmanager

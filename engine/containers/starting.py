@@ -68,6 +68,7 @@ async def _start(room: Room, container: Container, live: Live) -> int:
     lower = room.images.unpacked(container.image)
     if lower is None:
         lower = await asyncio.to_thread(room.images.lowerdirs, container.image)
+    live.lower = tuple(lower)
     layers = Layered([paths.upper, *lower])
     host_network = shared.network == "host"
     borrowed = sharing.container_of(host_config.network_mode)
