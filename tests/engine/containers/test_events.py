@@ -52,10 +52,16 @@ async def test_a_listener_that_does_not_listen_is_cut_off() -> None:
     assert (await asyncio.wait_for(waiting, 5)).action == "now"
 
 
-@pytest.mark.parametrize("kind", ["container", "image", "network"])
-def test_dockers_json(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "older"),
+    [
+        ("container", {"status": "start", "id": "abc", "from": "box"}),
+        ("image", {"status": "start", "id": "abc"}),  # whose label may be called so
+        ("network", {}),
+    ],
+)
+def test_dockers_json(kind: str, older: dict[str, str]) -> None:
     shown = Event(kind, "start", "abc", {"image": "box", "name": "n"}, 1_700_000_000_000_000_007).json()
-    older = {"status": "start", "id": "abc", "from": "box"} if kind != "network" else {}
     assert shown == {
         **older,
         "Type": kind,
