@@ -27,21 +27,21 @@ def _header(stat: dict[str, Any]) -> dict[str, str]:
     return {"X-Docker-Container-Path-Stat": base64.b64encode(msgspec.json.encode(stat)).decode()}
 
 
-@routes.add("HEAD", "/containers/{ref}/archive")
+@routes.add("HEAD", "/containers/{ref:link}/archive")
 async def stat(call: Call) -> web.StreamResponse:
     path = _path(call)
     found = await call.rooms.containers.files.stat(call.container(), path)
     return web.Response(headers=_header(found), content_type="application/x-tar")
 
 
-@routes.add("GET", "/containers/{ref}/archive", streaming=True)
+@routes.add("GET", "/containers/{ref:link}/archive", streaming=True)
 async def get(call: Call) -> web.StreamResponse:
     path = _path(call)
     found, tar = await call.rooms.containers.files.get(call.container(), path)
     return await answer.stream(call, "application/x-tar", tar, _header(found))
 
 
-@routes.add("PUT", "/containers/{ref}/archive")
+@routes.add("PUT", "/containers/{ref:link}/archive")
 async def put(call: Call) -> web.StreamResponse:
     path = _path(call)
     await call.rooms.containers.files.put(

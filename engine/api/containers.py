@@ -86,7 +86,7 @@ def _check_platform(call: Call, name: str) -> None:
         )
 
 
-@routes.add("GET", "/containers/{ref}/json")
+@routes.add("GET", "/containers/{ref:link}/json")
 async def inspect(call: Call) -> web.StreamResponse:
     shown = call.rooms.containers.inspect(call.params["ref"])
     if call.flag("size"):
@@ -94,21 +94,17 @@ async def inspect(call: Call) -> web.StreamResponse:
     return answer.json(shown)
 
 
-@routes.add("DELETE", "/containers/{ref}")
+@routes.add("DELETE", "/containers/{ref:link}")
 async def remove(call: Call) -> web.StreamResponse:
-    if call.flag("link"):
-        raise Conflict("Conflict, cannot remove the default link name of the container")
-    await call.rooms.containers.remove(call.params["ref"], force=call.flag("force"), volumes=call.flag("v"))
-    return answer.empty()
-
-
-@routes.add("DELETE", "/containers/{ref}/{alias}")
-async def remove_link(call: Call) -> web.StreamResponse:
-    """`docker rm --link CONTAINER/ALIAS`; a container's own name has no slash."""
-    ref, alias = call.params["ref"], call.params["alias"]
+    """With `link` only the name that is given goes: that of a link, NAME/ALIAS."""
+    ref, containers = call.params["ref"], call.rooms.containers
     if not call.flag("link"):
-        raise NotFound(f"No such container: {ref}/{alias}")
-    await call.rooms.containers.unlink(ref, alias)
+        await containers.remove(ref, force=call.flag("force"), volumes=call.flag("v"))
+        return answer.empty()
+    owner, slash, alias = ref.partition("/")
+    if not slash:
+        raise Conflict("Conflict, cannot remove the default link name of the container")
+    await containers.unlink(owner, alias)
     return answer.empty()
 
 
@@ -119,7 +115,7 @@ async def prune(call: Call) -> web.StreamResponse:
     return answer.json({"ContainersDeleted": removed, "SpaceReclaimed": freed})
 
 
-@routes.add("POST", "/containers/{ref}/start")
+@routes.add("POST", "/containers/{ref:link}/start")
 async def start(call: Call) -> web.StreamResponse:
     if call.container().state.alive:
         raise NotModified("running already")
@@ -130,7 +126,7 @@ async def start(call: Call) -> web.StreamResponse:
     return answer.empty()
 
 
-@routes.add("POST", "/containers/{ref}/stop")
+@routes.add("POST", "/containers/{ref:link}/stop")
 async def stop(call: Call) -> web.StreamResponse:
     if not call.container().state.running:
         raise NotModified("stopped already")
@@ -139,13 +135,13 @@ async def stop(call: Call) -> web.StreamResponse:
     return answer.empty()
 
 
-@routes.add("POST", "/containers/{ref}/restart")
+@routes.add("POST", "/containers/{ref:link}/restart")
 async def restart(call: Call) -> web.StreamResponse:
     await call.rooms.containers.restart(call.params["ref"], call.number("t"), call.text("signal") or None)
     return answer.empty()
 
 
-@routes.add("POST", "/containers/{ref}/kill")
+@routes.add("POST", "/containers/{ref:link}/kill")
 async def kill(call: Call) -> web.StreamResponse:
     ref = call.params["ref"]
     try:
@@ -155,25 +151,25 @@ async def kill(call: Call) -> web.StreamResponse:
     return answer.empty()
 
 
-@routes.add("POST", "/containers/{ref}/pause")
+@routes.add("POST", "/containers/{ref:link}/pause")
 async def pause(call: Call) -> web.StreamResponse:
     await call.rooms.containers.pause(call.params["ref"])
     return answer.empty()
 
 
-@routes.add("POST", "/containers/{ref}/unpause")
+@routes.add("POST", "/containers/{ref:link}/unpause")
 async def unpause(call: Call) -> web.StreamResponse:
     await call.rooms.containers.unpause(call.params["ref"])
     return answer.empty()
 
 
-@routes.add("POST", "/containers/{ref}/rename")
+@routes.add("POST", "/containers/{ref:link}/rename")
 async def rename(call: Call) -> web.StreamResponse:
     await call.rooms.containers.rename(call.params["ref"], call.text("name"))
     return answer.empty()
 
 
-@routes.add("POST", "/containers/{ref}/update")
+@routes.add("POST", "/containers/{ref:link}/update")
 async def update(call: Call) -> web.StreamResponse:
     body = await call.json()
     policy = body.pop("RestartPolicy", None)
@@ -185,7 +181,7 @@ async def update(call: Call) -> web.StreamResponse:
     return answer.json({"Warnings": warnings})
 
 
-@routes.add("POST", "/containers/{ref}/wait", streaming=True)
+@routes.add("POST", "/containers/{ref:link}/wait", streaming=True)
 async def wait(call: Call) -> web.StreamResponse:
     """Headers go out as soon as the wait stands: the client starts the container only then."""
     condition = _CONDITIONS.get(call.text("condition"))
@@ -204,12 +200,12 @@ async def wait(call: Call) -> web.StreamResponse:
     return response
 
 
-@routes.add("GET", "/containers/{ref}/top")
+@routes.add("GET", "/containers/{ref:link}/top")
 async def top(call: Call) -> web.StreamResponse:
     return answer.json(await call.rooms.containers.usage.top(call.container(), call.text("ps_args", "-ef")))
 
 
-@routes.add("GET", "/containers/{ref}/stats", streaming=True)
+@routes.add("GET", "/containers/{ref:link}/stats", streaming=True)
 async def stats(call: Call) -> web.StreamResponse:
     container, usage = call.container(), call.rooms.containers.usage
     if not call.flag("stream", default=True):
@@ -217,12 +213,12 @@ async def stats(call: Call) -> web.StreamResponse:
     return await answer.json_lines(call, usage.stats_stream(container))
 
 
-@routes.add("GET", "/containers/{ref}/changes")
+@routes.add("GET", "/containers/{ref:link}/changes")
 async def changes(call: Call) -> web.StreamResponse:
     return answer.json(await call.rooms.containers.files.changes(call.container()))
 
 
-@routes.add("GET", "/containers/{ref}/export", streaming=True)
+@routes.add("GET", "/containers/{ref:link}/export", streaming=True)
 async def export(call: Call) -> web.StreamResponse:
     pieces = call.rooms.containers.files.export(call.container())
     return await answer.stream(call, "application/octet-stream", pieces)

@@ -15,7 +15,7 @@ from engine.errors import InvalidInput, SystemFailure
 routes = Routes()
 
 
-@routes.add("POST", "/containers/{ref}/exec")
+@routes.add("POST", "/containers/{ref:link}/exec")
 async def create(call: Call) -> web.StreamResponse:
     body = await call.json()
     command = body.get("Cmd") or []

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 Handler = Callable[["Call"], Awaitable[web.StreamResponse]]
 
-_PLACEHOLDER = re.compile(r"\{(\w+)(:path)?\}")
+_PLACEHOLDER = re.compile(r"\{(\w+)(:\w+)?\}")
+_STANDS_FOR = {None: "[^/]+", ":path": ".+", ":link": "[^/]+(?:/[^/]+)?"}
 _SWARM = frozenset({"swarm", "services", "tasks", "nodes", "secrets", "configs"})
 
 
@@ -32,14 +33,17 @@ class Route:
 
 
 class Routes:
-    """A table of routes. `{name}` stands for one segment of a path, `{name:path}` for one or more."""
+    """A table of routes. `{name}` stands for one segment of a path, `{name:path}` for one or more.
+
+    `{name:link}` stands for one or two: a container is called OTHER/ALIAS, too.
+    """
 
     def __init__(self) -> None:
         self._by_start: dict[tuple[str, str], list[Route]] = {}
 
     def add(self, method: str, path: str, *, streaming: bool = False) -> Callable[[Handler], Handler]:
         """Decorates a handler."""
-        expression = _PLACEHOLDER.sub(lambda found: f"(?P<{found[1]}>{'.+' if found[2] else '[^/]+'})", path)
+        expression = _PLACEHOLDER.sub(lambda found: f"(?P<{found[1]}>{_STANDS_FOR[found[2]]})", path)
 
         def register(handler: Handler) -> Handler:
             route = Route(method, re.compile(expression), handler, streaming)

@@ -19,14 +19,14 @@ from engine.errors import Conflict, InvalidInput
 routes = Routes()
 
 
-@routes.add("POST", "/containers/{ref}/resize")
+@routes.add("POST", "/containers/{ref:link}/resize")
 async def resize(call: Call) -> web.StreamResponse:
     rows, columns = call.number("h") or 0, call.number("w") or 0
     await call.rooms.containers.streams.resize(call.container(), rows, columns)
     return answer.empty(200)
 
 
-@routes.add("POST", "/containers/{ref}/attach")
+@routes.add("POST", "/containers/{ref:link}/attach")
 async def attach(call: Call) -> web.StreamResponse:
     container, streams = call.container(), call.rooms.containers.streams
     stdin = call.flag("stdin")
@@ -50,7 +50,7 @@ async def attach(call: Call) -> web.StreamResponse:
     return Taken()
 
 
-@routes.add("GET", "/containers/{ref}/logs", streaming=True)
+@routes.add("GET", "/containers/{ref:link}/logs", streaming=True)
 async def logs(call: Call) -> web.StreamResponse:
     stdout, stderr = call.flag("stdout"), call.flag("stderr")
     if not stdout and not stderr:

@@ -54,7 +54,7 @@ class WebSocketDuplex:
         self._connection.forget(callback)
 
 
-@routes.add("GET", "/containers/{ref}/attach/ws")
+@routes.add("GET", "/containers/{ref:link}/attach/ws")
 async def attach(call: Call) -> web.StreamResponse:
     container, streams = call.container(), call.rooms.containers.streams
     keys = DetachKeys(parse(call.text("detachKeys")))

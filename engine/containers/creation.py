@@ -74,7 +74,7 @@ async def _create(
         named = os.uname().nodename if host_config.network_mode == "host" else container_id[:12]
         config.hostname = "" if host_config.uts_mode == "host" else named
     if host_config.network_mode in ("bridge", "none"):
-        links.check(host_config.links, room.registry)
+        host_config.links = links.check(host_config.links, room.registry)
     points = mounts.plan(config, host_config, lambda ref: room.registry.get(ref).mounts)
     _check_sources(points)
     asked = endpoints(room, host_config, networking)

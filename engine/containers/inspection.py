@@ -14,7 +14,7 @@ _LEFT_OUT = (
 )
 _LEFT_OUT_OF_HOST = ("Annotations", "StorageOpt", "Sysctls", "Mounts", "Init", "Tmpfs")
 _NULL_IN_HOST = (
-    *("Binds", "VolumesFrom", "CapAdd", "CapDrop", "GroupAdd", "ExtraHosts", "Links", "SecurityOpt"),
+    *("Binds", "VolumesFrom", "CapAdd", "CapDrop", "GroupAdd", "ExtraHosts", "SecurityOpt"),
     *("DeviceCgroupRules", "DeviceRequests"),
 )
 """What Go writes as null where it is empty, and what it leaves out: scripts look for both."""
@@ -23,7 +23,12 @@ _SHOWN_MOUNT = ("Type", "Name", "Source", "Destination", "Driver", "Mode", "RW",
 
 
 def inspect(
-    container: Container, paths: ContainerPaths, *, lower: Sequence[str] = (), execs: Sequence[str] = ()
+    container: Container,
+    paths: ContainerPaths,
+    *,
+    lower: Sequence[str] = (),
+    execs: Sequence[str] = (),
+    links: Sequence[str] = (),
 ) -> dict[str, Any]:
     """`GET /containers/{id}/json`."""
     return {
@@ -45,7 +50,7 @@ def inspect(
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": list(execs) or None,
-        "HostConfig": _host_config(container),
+        "HostConfig": _host_config(container) | {"Links": list(links) or None},
         "GraphDriver": {
             "Data": {
                 "LowerDir": ":".join(lower),
@@ -169,14 +174,14 @@ def endpoint(settings: EndpointSettings) -> dict[str, Any]:
     return shown
 
 
-def summary(container: Container) -> dict[str, Any]:
-    """One element of `GET /containers/json`."""
+def summary(container: Container, names: Sequence[str] = ()) -> dict[str, Any]:
+    """One element of `GET /containers/json`; `names` are those that others have for it."""
     config = container.config
     words = (f"'{argument}'" if " " in argument else argument for argument in container.args)
     command = " ".join([container.path, *words])
     return {
         "Id": container.id,
-        "Names": [f"/{container.name}"],
+        "Names": [f"/{container.name}", *names],
         "Image": config.image,
         "ImageID": container.image,
         "Command": command,

@@ -14,6 +14,7 @@ from engine.containers import (
     ephemeral,
     idranges,
     inspection,
+    links,
     listing,
     networking,
     removal,
@@ -233,12 +234,16 @@ class Containers:
         except EngineError:
             lower = []
         return inspection.inspect(
-            container, self._registry.paths(container), lower=lower, execs=self.execs.of(container)
+            container,
+            self._registry.paths(container),
+            lower=lower,
+            execs=self.execs.of(container),
+            links=links.shown(container, self._registry),
         )
 
     def summary(self, container: Container) -> dict[str, Any]:
         """One element of Docker's container list."""
-        return inspection.summary(container)
+        return inspection.summary(container, links.names_of(container, self._registry))
 
     async def rename(self, ref: str, name: str) -> None:
         container = self._settled(ref)

@@ -6,23 +6,82 @@ the resolver knows them, whenever they come.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from engine.containers.model import Container, EndpointSettings
-from engine.containers.registry import Registry
 from engine.errors import Conflict, InvalidInput, NotFound
 
+if TYPE_CHECKING:
+    from engine.containers.registry import Registry
+
 _DEFAULT = "bridge"
+_NAMELESS = ("", "default", _DEFAULT, "none")
 
 
-def check(links: Sequence[str], registry: Registry) -> None:
-    """Raises InvalidInput for one that is not `CONTAINER[:ALIAS]`, or whose container is not there."""
+def check(links: Sequence[str], registry: Registry) -> list[str]:
+    """As they are kept: `CONTAINER:ALIAS`. Raises InvalidInput where one is none, or its container not there."""
+    kept = []
     for link in links:
-        ref, _ = _parse(link)
+        ref, alias = _parse(link)
         try:
-            registry.get(ref)
+            other = registry.get(ref)
         except NotFound as error:
             raise InvalidInput(f"could not get container for {ref}: {error}") from None
+        if other.host_config.network_mode == "host":
+            raise InvalidInput(
+                "conflicting options: host type networking can't be used with links. "
+                "This would result in undefined behavior"
+            )
+        kept.append(f"{other.name if '/' in ref else ref}:{alias}")
+    return kept
+
+
+def named(container: Container, registry: Registry) -> Iterator[tuple[str, Container]]:
+    """(alias, other container) of the links that give others a name, `/CONTAINER/ALIAS`; the first who has one keeps
+    it. On networks with names of their own they give none, as in Docker."""
+    if container.host_config.network_mode not in _NAMELESS:
+        return
+    seen: set[str] = set()
+    for link in container.host_config.links:
+        ref, alias = _parse(link)
+        if alias in seen:
+            continue
+        seen.add(alias)
+        try:
+            yield alias, registry.get(ref)
+        except NotFound:
+            continue
+
+
+def owners(container: Container, registry: Registry) -> list[Container]:
+    """Those that have links to it."""
+    return [one for one in registry.linking if any(other is container for _, other in named(one, registry))]
+
+
+def names_of(container: Container, registry: Registry) -> list[str]:
+    """All that others call it."""
+    return sorted(
+        f"/{owner.name}/{alias}"
+        for owner in registry.linking
+        for alias, other in named(owner, registry)
+        if other is container
+    )
+
+
+def shown(container: Container, registry: Registry) -> list[str]:
+    """As Docker tells them: `/OTHER:/CONTAINER/ALIAS`."""
+    links = container.host_config.links
+    if container.host_config.network_mode not in _NAMELESS:
+        return links
+    there = {alias: other.name for alias, other in named(container, registry)}
+    return [f"/{there.get(alias, ref)}:/{container.name}/{alias}" for ref, alias in map(_parse, links)]
+
+
+def renamed(links: Sequence[str], old: str, new: str) -> list[str]:
+    """After a container got another name."""
+    found = [_parse(link) for link in links]
+    return [f"{new if ref == old else ref}:{alias}" for ref, alias in found]
 
 
 def in_hosts(container: Container, registry: Registry, *, strict: bool = True) -> list[tuple[str, str]]:

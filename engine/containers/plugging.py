@@ -46,6 +46,9 @@ async def plug(room: Room, container: Container, netns: Path) -> None:
         await attach(room, container, name, wanted, netns)
         plugged = True
     write_hosts(room, container, links.in_hosts(container, room.registry))
+    for other in links.owners(container, room.registry):
+        if other.state.alive:
+            write_hosts(room, other, links.in_hosts(other, room.registry, strict=False))
 
 
 def write_hosts(room: Room, container: Container, linked: Sequence[tuple[str, str]]) -> None:

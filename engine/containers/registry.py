@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.containers import names
+from engine.containers import links, names
 from engine.containers.live import Live
 from engine.containers.model import Container, ContainerPaths
 from engine.containers.store import ContainerStore
@@ -19,6 +19,7 @@ class Registry:
         self._containers: dict[str, Container] = {}
         self._names: dict[str, str] = {}
         self._live: dict[str, Live] = {}
+        self._linking: dict[str, Container] = {}
 
     def load(self) -> None:
         """What the store has. Where two records claim one name, the later container gets a new one."""
@@ -31,6 +32,13 @@ class Registry:
     def _index(self, container: Container) -> None:
         self._containers[container.id] = container
         self._names[container.name] = container.id
+        if container.host_config.links:
+            self._linking[container.id] = container
+
+    @property
+    def linking(self) -> list[Container]:
+        """Those that were made with links."""
+        return list(self._linking.values())
 
     def __iter__(self) -> Iterator[Container]:
         return iter(list(self._containers.values()))
@@ -39,8 +47,13 @@ class Registry:
         return container_id in self._containers
 
     def get(self, ref: str) -> Container:
-        """By id, name or the beginning of an id, in that order. Raises NotFound or InvalidInput."""
+        """By id, name or the beginning of an id, in that order, or by another's link to it: `NAME/ALIAS`.
+
+        Raises NotFound or InvalidInput.
+        """
         bare = ref.removeprefix("/")
+        if "/" in bare:
+            return self._linked(bare)
         if bare in self._containers:
             return self._containers[bare]
         if self._names.get(bare) in self._containers:
@@ -51,6 +64,14 @@ class Registry:
         if found:
             raise InvalidInput(f"Multiple IDs found with provided prefix: {bare}")
         raise NotFound(f"No such container: {bare}")
+
+    def _linked(self, path: str) -> Container:
+        name, _, alias = path.partition("/")
+        owner = self._containers.get(self._names.get(name, ""))
+        for known, other in links.named(owner, self) if owner else ():
+            if known == alias:
+                return other
+        raise NotFound(f"No such container: {path}")
 
     def live(self, container: Container) -> Live:
         live = self._live.get(container.id)
@@ -80,7 +101,7 @@ class Registry:
     def add(self, container: Container) -> ContainerPaths:
         """Of a container whose name was taken with `free_name`."""
         paths = self._store.create(container)
-        self._containers[container.id] = container
+        self._index(container)
         return paths
 
     def save(self, container: Container) -> None:
@@ -91,6 +112,7 @@ class Registry:
     def hide(self, container: Container) -> None:
         """Takes it out of the index; the files stay for `discard`."""
         self._containers.pop(container.id, None)
+        self._linking.pop(container.id, None)
         self.give_up_name(container.name, container.id)
         self._live.pop(container.id, None)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from engine.containers import names, resources, validation
+from engine.containers import links, names, resources, validation
 from engine.containers.hostconfig import Limits, RestartPolicy
 from engine.containers.model import Container
 from engine.containers.room import Room
@@ -34,6 +34,11 @@ async def rename(room: Room, container: Container, name: str) -> None:
         await room.networks.rename(container.id, old, wanted)
         room.registry.save(container)
         room.registry.give_up_name(old, container.id)
+    for other in room.registry.linking:
+        now = links.renamed(other.host_config.links, old, wanted)
+        if now != other.host_config.links:
+            other.host_config.links = now
+            room.registry.save(other)
     room.tell(container, "rename", {"oldName": f"/{old}"})
 
 

@@ -47,6 +47,36 @@ def test_a_network_and_its_containers(client: docker.DockerClient) -> None:
 
 
 @pytest.mark.usefixtures("open_host")
+def test_a_link_is_a_name(client: docker.DockerClient) -> None:
+    other = client.containers.run(BUSYBOX, ["sleep", "600"], detach=True, name="other")
+    owner = client.containers.run(BUSYBOX, ["sleep", "600"], detach=True, name="owner", links={"other": "alias"})
+    through = client.containers.run(
+        BUSYBOX, ["sleep", "600"], detach=True, name="through", links={"owner/alias": "other"}
+    )
+    other.rename("another")
+    owner.rename("holder")
+    assert client.containers.get("holder/alias") == other
+    assert client.containers.get("through/other") == other
+    owner.reload()
+    assert owner.attrs["HostConfig"]["Links"] == ["/another:/holder/alias"]
+    names = {one["Id"]: one["Names"] for one in client.api.containers()}
+    assert names[other.id] == ["/another", "/holder/alias", "/through/other"]
+    assert names[owner.id] == ["/holder"]
+    # Whoever links to one that comes back elsewhere is told.
+    other.stop(timeout=0)
+    client.containers.run(BUSYBOX, ["sleep", "600"], detach=True)
+    other.start()
+    other.reload()
+    address = other.attrs["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
+    assert f"{address}\talias" in owner.exec_run(["cat", "/etc/hosts"]).output.decode()
+    client.api.remove_container("holder/alias", link=True)
+    through.remove(force=True)
+    assert client.api.containers(filters={"name": "another"})[0]["Names"] == ["/another"]
+    for name in ("holder/alias", "holder/other", "none/alias"):
+        with pytest.raises(docker.errors.NotFound):
+            client.containers.get(name)
+
+
 def test_links(client: docker.DockerClient) -> None:
     """The way of the default network, which has no names."""
     client.containers.run(BUSYBOX, ["sleep", "600"], detach=True, name="target")

@@ -22,6 +22,19 @@ async def container(call: Call) -> web.StreamResponse:
     return answer.empty()
 
 
+@routes.add("DELETE", "/containers/{ref:link}")
+async def remove(call: Call) -> web.StreamResponse:
+    return answer.empty()
+
+
+@pytest.mark.parametrize("ref", ["x", "x/y"])
+def test_links_to_containers_have_one_slash(ref: str) -> None:
+    assert routes.find("DELETE", f"/containers/{ref}")[1] == {"ref": ref}
+    for path in ("/containers/x/y/z", "/containers/x/", "/containers//y"):
+        with pytest.raises(NotFound, match="page not found"):
+            routes.find("DELETE", path)
+
+
 def test_names_of_images_have_slashes_and_names_of_containers_have_none() -> None:
     route, params = routes.find("GET", "/images/localhost:5000/team/app/json")
     assert (route.handler, route.streaming) == (inspect, False)
