@@ -9,24 +9,15 @@ import docker
 import pytest
 
 from tests.engine.api.wire import BUSYBOX, Wire
+from tests.engine.tars import tar_of
 
 pytestmark = pytest.mark.kernel
-
-
-def packed(**files: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("running", [True, False])
 def test_files_go_in_and_come_out(wire: Wire, client: docker.DockerClient, *, running: bool) -> None:
     made = wire.start("files") if running else wire.make("files")
-    assert wire.ask("PUT", f"/containers/{made}/archive?path=/tmp", packed(a=b"content")).status == 200
+    assert wire.ask("PUT", f"/containers/{made}/archive?path=/tmp", tar_of({"a": b"content"})).status == 200
     answer = wire.ask("GET", f"/containers/{made}/archive?path=/tmp/a")
     with tarfile.open(fileobj=io.BytesIO(answer.body)) as tar:
         (member,) = tar.getmembers()
@@ -66,14 +57,14 @@ def test_what_can_not_be_copied(wire: Wire, client: docker.DockerClient) -> None
     assert missing == f"Could not find the file /nothing in container {made}"
     assert "not a directory" in wire.ask("GET", f"{path}?path=/etc/passwd/").message
     for method in ("GET", "HEAD", "PUT"):
-        assert wire.ask(method, f"{path}?path=/nothing", packed(a=b"") if method == "PUT" else None).status == 404
-    assert wire.ask("PUT", f"{path}?path=/etc/passwd", packed(a=b"")).status == 400
+        assert wire.ask(method, f"{path}?path=/nothing", tar_of({"a": b""}) if method == "PUT" else None).status == 404
+    assert wire.ask("PUT", f"{path}?path=/etc/passwd", tar_of({"a": b""})).status == 400
     assert wire.ask("PUT", f"{path}?path=/tmp", b"junk").status == 400
     assert wire.ask("GET", "/containers/missing/archive?path=/").status == 404
 
 
 def test_an_export_is_the_whole_root(wire: Wire, client: docker.DockerClient) -> None:
     made = wire.make("files")
-    wire.ask("PUT", f"/containers/{made}/archive?path=/tmp", packed(mark=b"x"))
+    wire.ask("PUT", f"/containers/{made}/archive?path=/tmp", tar_of({"mark": b"x"}))
     with tarfile.open(fileobj=io.BytesIO(wire.ask("GET", f"/containers/{made}/export").body)) as tar:
         assert {"bin/busybox", "etc/passwd", "tmp/mark"} <= set(tar.getnames())

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 
 import docker
 import pytest
 
 from tests.engine.api.wire import BUSYBOX, Wire
 from tests.engine.containers.daemon import wait_for
+from tests.engine.tars import tar_of
 
 pytestmark = pytest.mark.kernel
 STAGES = f"""
@@ -31,13 +30,8 @@ CMD ["cat", "/src/out"]
 
 def _context(dockerfile: str, **files: str) -> bytes:
     """As the docker command sends it: without an entry for the folder itself."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, content in {"Dockerfile": dockerfile, **files}.items():
-            entry = tarfile.TarInfo(name.replace("_", "."))
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content.encode()))
-    return buffer.getvalue()
+    named = {"Dockerfile": dockerfile, **files}
+    return tar_of({name.replace("_", "."): content.encode() for name, content in named.items()})
 
 
 def _build(wire: Wire, context: bytes, query: str = "") -> list[dict[str, object]]:

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import gzip
-import io
 import lzma
 import random
-import tarfile
 
 import pytest
 
 from engine.build import StepError
 from tests.engine.build.conftest import Bench
+from tests.engine.tars import tar_of
 
 pytestmark = pytest.mark.kernel
 
 
-def _archive() -> bytes:
-    """Two files of two blocks each."""
-    whole = io.BytesIO()
-    with tarfile.open(fileobj=whole, mode="w") as made:
-        for name in ("one", "two"):
-            info = tarfile.TarInfo(name)
-            info.size = 1000
-            made.addfile(info, io.BytesIO(random.Random(name).randbytes(1000)))
-    return whole.getvalue()
-
-
-TAR = _archive()
+TAR = tar_of({name: random.Random(name).randbytes(1000) for name in ("one", "two")})
+"""Two files of two blocks each."""
 GZIP = gzip.compress(TAR)
 
 

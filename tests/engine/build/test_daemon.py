@@ -26,6 +26,7 @@ import pytest
 from engine.config import EngineConfig
 from tests import needs
 from tests.engine.build.reference.material import make_base
+from tests.engine.tars import tar_of
 
 pytestmark = pytest.mark.kernel
 MARKER = "x7marker7x-not-to-be-found"
@@ -63,15 +64,11 @@ class Daemon:
             time.sleep(0.02)
 
     def send(self, dockerfile: str, files: dict[str, str] | None = None, **more: Any) -> Any:
-        raw = io.BytesIO()
-        with tarfile.open(fileobj=raw, mode="w") as tar:
-            for name, content in {"Dockerfile": dockerfile, **(files or {})}.items():
-                info = tarfile.TarInfo(name)
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content.encode()))
+        context = {"Dockerfile": dockerfile, **(files or {})}
+        sent = tar_of({name: content.encode() for name, content in context.items()})
         headers = {"Content-Type": "application/x-tar", **more.pop("headers", {})}
         params = {"networkmode": "none", **more}
-        return self.api._post(self.api._url("/build"), data=raw.getvalue(), params=params, headers=headers, stream=True)
+        return self.api._post(self.api._url("/build"), data=sent, params=params, headers=headers, stream=True)
 
     def build(self, dockerfile: str, files: dict[str, str] | None = None, **more: Any) -> list[dict[str, Any]]:
         """The messages of a build."""

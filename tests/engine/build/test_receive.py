@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import os
-import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,22 +11,14 @@ import pytest
 
 from engine.build import receive
 from engine.errors import InvalidInput
+from tests.engine.tars import tar_of
 
 CONTENT = os.urandom(6 << 20)
-
-
-def archive() -> bytes:
-    raw = io.BytesIO()
-    with tarfile.open(fileobj=raw, mode="w") as tar:
-        for name, content in (("big", CONTENT), ("small", b"s")):
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return raw.getvalue()
+ARCHIVE = tar_of({"big": CONTENT, "small": b"s"})
 
 
 async def pieces(size: int, until: int | None = None) -> AsyncIterator[bytes]:
-    whole = archive()[:until]
+    whole = ARCHIVE[:until]
     for at in range(0, len(whole), size):
         yield whole[at : at + size]
 
@@ -61,7 +51,7 @@ async def test_nobody_waits_for_the_rest(tmp_path: Path) -> None:
     begun = asyncio.Event()
 
     async def endless() -> AsyncIterator[bytes]:
-        yield archive()[:1000]
+        yield ARCHIVE[:1000]
         begun.set()
         await asyncio.Event().wait()
 

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import hashlib
-import io
 import os
 import socket
 import subprocess
-import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from engine.config import EngineConfig
 from engine.errors import Forbidden, InvalidInput, Unavailable
 from engine.images.image import Image
 from tests.engine.build.conftest import Bench
+from tests.engine.tars import tar_of
 
 pytestmark = pytest.mark.kernel
 
@@ -42,13 +42,8 @@ async def site(bench: Bench) -> AsyncIterator[str]:
     app = web.Application()
 
     async def context(request: web.Request) -> web.Response:
-        raw = io.BytesIO()
-        with tarfile.open(fileobj=raw, mode="w:gz") as tar:
-            for name, content in (("Dockerfile", b"FROM scratch\nCOPY a /\n"), ("a", b"A")):
-                info = tarfile.TarInfo(name)
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-        return web.Response(body=raw.getvalue())
+        sent = tar_of({"Dockerfile": b"FROM scratch\nCOPY a /\n", "a": b"A"})
+        return web.Response(body=gzip.compress(sent))
 
     async def lone(request: web.Request) -> web.Response:
         return web.Response(body=b"FROM scratch\nRUN write /x lone\n")

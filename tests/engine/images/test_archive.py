@@ -20,6 +20,7 @@ from engine.images.image import Image
 from engine.images.reference import Reference
 from engine.images.store import ImageStore
 from tests import needs
+from tests.engine.tars import tar_of
 
 pytestmark = pytest.mark.kernel
 
@@ -45,16 +46,6 @@ def contents(store: ImageStore, image: Image) -> dict[str, str]:
     for folder in reversed(store.lowerdirs(image.id)):
         found |= {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
     return found
-
-
-def tar_of(files: dict[str, bytes]) -> bytes:
-    raw = io.BytesIO()
-    with tarfile.open(fileobj=raw, mode="w") as tar:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
-    return raw.getvalue()
 
 
 def skopeo(*words: str) -> bytes:

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
-import tarfile
 from dataclasses import dataclass
 from typing import Any
 
 from tests.engine.registry.conftest import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, Wire, digest_of
-
-
-def tar_of(files: dict[str, bytes]) -> bytes:
-    raw = io.BytesIO()
-    with tarfile.open(fileobj=raw, mode="w") as tar:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
-    return raw.getvalue()
+from tests.engine.tars import tar_of
 
 
 def config_of(*diff_ids: str, architecture: str = "amd64", **more: Any) -> bytes:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import json
 import os
-import tarfile
 
 import pytest
 
@@ -17,6 +15,7 @@ from engine.images.reference import Reference
 from engine.registry.client import ProgressEvent, RegistryClient, pull, push
 from tests.engine.registry.client.conftest import PATIENCE, files_of, is_empty
 from tests.engine.registry.conftest import OCI_MANIFEST, free_port
+from tests.engine.tars import tar_of
 
 FILES = {"etc/motd": b"hello\n", "bin/tool": os.urandom(300_000)}
 MORE = {"srv/app.py": b"print(1)\n"}
@@ -127,16 +126,6 @@ async def test_a_digest_can_not_be_pushed_to(ours, client, store, make_image):
     reference = Reference.parse(f"{ours.host}/app@sha256:{'0' * 64}")
     with pytest.raises(InvalidInput, match="name a tag"):
         await push(client, store, make_image(store, MORE), reference)
-
-
-def tar_of(files: dict[str, bytes]) -> bytes:
-    raw = io.BytesIO()
-    with tarfile.open(fileobj=raw, mode="w") as tar:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
-    return raw.getvalue()
 
 
 @pytest.mark.parametrize("form", ["docker", "oci"])
