@@ -34,7 +34,7 @@ class Event:
         if self.kind in ("container", "image"):
             shown["status"] = self.action
             shown["id"] = self.actor
-            if "image" in self.attributes:
+            if self.kind == "container" and "image" in self.attributes:
                 shown["from"] = self.attributes["image"]
         return shown | {
             "Type": self.kind,
