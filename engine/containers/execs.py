@@ -111,7 +111,7 @@ class ExecSession:
         if self._writer is not None:
             self._writer.close()
         for reader in self._readers.values():
-            reader.close()
+            reader.drain()
 
 
 class Executions:
@@ -186,13 +186,15 @@ class Executions:
         opened: list[int] = []
         try:
             process = self._process(execution)
-            if detach:
-                execution.pid, master = await self._exec(execution, process, {})
-                if master is not None:
-                    os.close(master)
-                return None
             if execution.tty:
-                return await self._start_terminal(execution, process, size)
+                session = await self._start_terminal(execution, process, size)
+                if not detach:
+                    return session
+                await session.close()
+                return None
+            if detach:
+                execution.pid, _ = await self._exec(execution, process, {})
+                return None
             return await self._start_pipes(execution, process, opened)
         except BaseException as error:
             for fd in opened:

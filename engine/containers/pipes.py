@@ -51,6 +51,13 @@ class Reader:
         if self._fd >= 0:
             self._loop.remove_reader(self._fd)
 
+    def drain(self) -> None:
+        """Reads into nowhere until the end, then closes: whoever writes is neither stopped nor ended by it."""
+        if self.take() == b"":
+            self.close()
+        else:
+            self._loop.add_reader(self._fd, self.drain)
+
     def close(self) -> None:
         if self._fd >= 0:
             self._loop.remove_reader(self._fd)

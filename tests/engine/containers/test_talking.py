@@ -67,6 +67,19 @@ async def test_a_detached_exec_and_its_exit(rooms: Rooms) -> None:
         rooms.containers.execs.get("nope")
 
 
+@pytest.mark.parametrize(("tty", "detach"), [(True, True), (True, False), (False, False)])
+async def test_an_exec_that_nobody_listens_to_goes_on(rooms: Rooms, *, tty: bool, detach: bool) -> None:
+    made = await rooms.start("sleep", "100")
+    script = "until test -e /gone; do sleep 0.01; done; head -c 300000 /dev/zero && exit 6"
+    execution = rooms.containers.execs.create(rooms.get(made), ["sh", "-c", script], tty=tty)
+    session = await rooms.containers.execs.start(execution, detach=detach)
+    if session is not None:
+        await session.close()
+    assert await rooms.exec(made, "touch", "/gone") == (0, "")
+    await eventually(lambda: not execution.json()["Running"], "the end")
+    assert execution.json()["ExitCode"] == 6
+
+
 async def test_execs_end_with_their_container(rooms: Rooms) -> None:
     made = await rooms.start("sleep", "100")
     execution = rooms.containers.execs.create(rooms.get(made), ["sleep", "100"])
