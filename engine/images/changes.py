@@ -16,14 +16,15 @@ from engine.images.variables import expanded
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z")
 _UNITS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "m": 60_000_000_000, "h": 3_600_000_000_000}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h)")
+_CONTINUED = re.compile(r"\\[ \t]*\n")
 _SHELL = ("/bin/sh", "-c")
 _EXPANDED = frozenset({"ENV", "EXPOSE", "LABEL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"})
 
 
 def apply_changes(config: ContainerConfig, changes: Sequence[str]) -> ContainerConfig:
     """`config` after the instructions, in order. Raises InvalidInput, as Docker does for all others."""
-    for line in changes:
-        word, _, rest = line.strip().partition(" ")
+    for line in _lines(changes):
+        word, _, rest = line.partition(" ")
         apply = _INSTRUCTIONS.get(word.upper())
         if apply is None:
             raise InvalidInput(f"{word} is not a valid change command")
@@ -36,6 +37,12 @@ def apply_changes(config: ContainerConfig, changes: Sequence[str]) -> ContainerC
             rest = expanded(rest, env, quoting=pairs)
         config = apply(config, rest)
     return config
+
+
+def _lines(changes: Sequence[str]) -> list[str]:
+    """As in a Dockerfile: a change may be several lines, with comments, and a line may go on in the next."""
+    lines = [line for line in "\n".join(changes).replace("\r\n", "\n").split("\n") if not line.lstrip().startswith("#")]
+    return [line.strip() for line in _CONTINUED.sub("", "\n".join(lines)).split("\n") if line.strip()]
 
 
 def _cmd(config: ContainerConfig, rest: str) -> ContainerConfig:

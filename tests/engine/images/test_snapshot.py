@@ -63,6 +63,14 @@ def test_changes_know_the_environment_so_far(store: ImageStore, make_image: Make
     assert (made.config.config.working_dir, made.config.config.cmd) == ("/1", ("/bin/sh", "-c", "echo $B"))
 
 
+def test_changes_are_lines_of_a_dockerfile(store: ImageStore, make_image: Make, upper: Path) -> None:
+    changes = ["EXPOSE 80\n# the user\nUSER app\n\nENV A=1 \\\n  B=2", "CMD run"]
+    made = commit(store, upper=upper, parent=make_image({"base": "1"}), config=ContainerConfig(), changes=changes)
+    config = made.config.config
+    assert (list(config.exposed_ports), config.user, config.env) == (["80/tcp"], "app", ("A=1", "B=2"))
+    assert config.cmd == ("/bin/sh", "-c", "run")
+
+
 def test_the_containers_own_config(store: ImageStore, make_image: Make, upper: Path) -> None:
     config = ContainerConfig(user="app", cmd=("run",))
     image = commit(store, upper=upper, parent=make_image({"base": "1"}), config=config, changes=["USER other"])
