@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.api.call import Call
+from engine.errors import InvalidInput
 from engine.registry.client import Auth, domain_of
 
 
@@ -18,14 +19,22 @@ def _auth(raw: Mapping[str, Any]) -> Auth | None:
 
 def auth_from(call: Call) -> Auth | None:
     """What X-Registry-Auth says; None for nobody."""
-    return _auth(call.header_json("X-Registry-Auth"))
+    return _auth(_said(call, "X-Registry-Auth"))
 
 
 def auths_from(call: Call) -> dict[str, Auth]:
     """What X-Registry-Config says: credentials by a registry's domain."""
     found: dict[str, Auth] = {}
-    for name, raw in call.header_json("X-Registry-Config").items():
+    for name, raw in _said(call, "X-Registry-Config").items():
         auth = _auth(raw) if isinstance(raw, dict) else None
         if auth is not None:
             found[domain_of(name)] = auth
     return found
+
+
+def _said(call: Call, name: str) -> dict[str, Any]:
+    """Of a header that can't be read nothing, as in Docker: clients without credentials send any word there."""
+    try:
+        return call.header_json(name)
+    except InvalidInput:
+        return {}

@@ -50,6 +50,15 @@ def test_there_and_back(wire: Wire, client: docker.DockerClient, registry: str) 
     client.images.remove(f"{name}:1")
 
 
+def test_words_that_are_no_credentials_are_nobodys(wire: Wire, client: docker.DockerClient, registry: str) -> None:
+    """aiodocker sends "placeholder" for nobody."""
+    client.images.get(BUSYBOX).tag(f"{registry}/app", "1")
+    pushed = wire.ask("POST", f"/images/{registry}/app/push?tag=1", headers={"X-Registry-Auth": "placeholder"})
+    assert pushed.status == 200, pushed
+    assert "aux" in _messages(pushed.body)[-1]
+    client.images.remove(f"{registry}/app:1")
+
+
 def test_all_tags_of_a_repository(wire: Wire, client: docker.DockerClient, registry: str) -> None:
     name = f"{registry}/many"
     for tag in ("1", "2"):
