@@ -4,25 +4,18 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cli.supervise import Part, PartFailedError, Supervisor
+from tests.patience import wait_for
 
 
 def make_part(folder: Path, code: str, ready: Callable[[], bool], **options: float) -> Part:
     argv = (sys.executable, "-c", code)
     return Part("clock", argv, dict(os.environ), ready, folder / "logs" / "clock.log", **options)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 RUNS = "import os, time, pathlib; pathlib.Path({path!r}).write_text(str(os.getpid())); time.sleep(60)"
@@ -84,7 +77,7 @@ def test_a_part_that_is_killed_comes_back(tmp_path: Path) -> None:
     watcher = threading.Thread(target=supervisor.watch, daemon=True)
     watcher.start()
     os.kill(first, signal.SIGKILL)
-    wait_for(lambda: _pid(pidfile) not in (0, first))
+    wait_for(lambda: _pid(pidfile) not in (0, first), "the next one", 10)
     supervisor.stop()
     assert said[0].startswith("clock ended with -9; starting it again")
 

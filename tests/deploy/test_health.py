@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import http.server
-import socket
 import threading
 from collections.abc import Iterator
 
@@ -9,6 +8,7 @@ import pytest
 
 from deploy.health import http_probe, tcp_probe, wait_healthy
 from pipeline.services import Health
+from tests.ports import free_port
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -29,22 +29,16 @@ def port() -> Iterator[int]:
         thread.join()
 
 
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_http(port: int):
     assert http_probe("127.0.0.1", port, "/ok", 1.0)() is None
     assert http_probe("127.0.0.1", port, "/moved", 1.0)() is None
     assert http_probe("127.0.0.1", port, "/sick", 1.0)() == "GET /sick answered 503"
-    assert http_probe("127.0.0.1", closed_port(), "/", 1.0)() == "GET /: connection refused"
+    assert http_probe("127.0.0.1", free_port(), "/", 1.0)() == "GET /: connection refused"
 
 
 def test_tcp(port: int):
     assert tcp_probe("127.0.0.1", port, 1.0)() is None
-    nobody = closed_port()
+    nobody = free_port()
     assert tcp_probe("127.0.0.1", nobody, 1.0)() == f"port {nobody}: connection refused"
 
 

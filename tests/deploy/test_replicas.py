@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -16,15 +14,9 @@ from pipeline.services import Health
 from scripts.baseimages import BUSYBOX
 from tests.deploy import registries
 from tests.deploy.services import PORT, release
+from tests.patience import wait_for
 
 pytestmark = pytest.mark.kernel
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_one_comes_serves_and_goes(replicas: Replicas):
@@ -38,7 +30,7 @@ def test_one_comes_serves_and_goes(replicas: Replicas):
     assert found.backend.network is not None
     assert ip_address(found.backend.address) in ip_network(found.backend.network)
     probe = replicas.probe(found, target.service.health)
-    until(lambda: probe() is None)
+    wait_for(lambda: probe() is None, "the answer", 15)
     assert replicas.ended("web-1-1") is None
     assert replicas.last_words("web-1-1") == ["web-1 serves"]
     replicas.remove("web-1-1")
@@ -79,17 +71,17 @@ def test_one_that_does_not_live(replicas: Replicas, command: list[str], words: s
     except ReplicaFailed as error:
         assert words in str(error)  # noqa: PT017
         return
-    until(lambda: (replicas.ended("web-1-1") or "").startswith(("it exited", "it ended")))
+    wait_for(lambda: (replicas.ended("web-1-1") or "").startswith(("it exited", "it ended")), "the end", 15)
     # The engine's restart policy may have it between two lives.
-    until(lambda: replicas.ended("web-1-1") == words)
+    wait_for(lambda: replicas.ended("web-1-1") == words, "the last word of the end", 15)
 
 
 def test_a_restart_is_seen(replicas: Replicas, engine: docker.DockerClient):
     replicas.start(release(1), 1, {})
-    until(lambda: replicas.last_words("web-1-1"))
+    wait_for(lambda: replicas.last_words("web-1-1"), "the last words", 15)
     assert replicas.ended("web-1-1") is None
     engine.containers.get("web-1-1").exec_run(["kill", "1"], detach=True)
-    until(lambda: replicas.ended("web-1-1") == "it ended and was started again")
+    wait_for(lambda: replicas.ended("web-1-1") == "it ended and was started again", "the next start", 15)
 
 
 def test_probes(replicas: Replicas):
@@ -97,7 +89,7 @@ def test_probes(replicas: Replicas):
     found = replicas.get("web-1-1")
     assert found is not None
     by_port = replicas.probe(found, None)
-    until(lambda: by_port() is None)
+    wait_for(lambda: by_port() is None, "the answer", 15)
     good = replicas.probe(found, Health(cmd=("test -d /tmp/www",)))
     assert good() is None
     bad = replicas.probe(found, Health(cmd=("echo no harbour; exit 4",)))

@@ -18,6 +18,7 @@ import yaml
 from scripts.baseimages import BUSYBOX, busybox_root
 from scripts.story.repository import Repository
 from tests.e2e.hosts import Lan, Processes, python, wait_for
+from tests.ports import free_port
 from workers.broker import Broker
 from workers.broker import stop as stop_broker
 
@@ -173,10 +174,3 @@ def running() -> Iterator[Cluster]:
             stop_broker(broker)
             cluster.lan.remove()
             shutil.rmtree(folder)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -14,7 +14,7 @@ import pytest
 from scripts.baseimages import BUSYBOX, PYTHON, busybox_root, python_root
 from scripts.story.repository import Repository
 from scripts.story.system import Ports, System
-from tests.e2e.cluster import free_port
+from tests.ports import free_port
 
 _CACHE = Path(__file__).resolve().parents[2] / ".cache"
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from tests.e2e.cluster import free_port
 from tests.e2e.hosts import ROOT
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.kernel, pytest.mark.redis, pytest.mark.timeout(180)]
 

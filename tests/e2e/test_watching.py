@@ -20,9 +20,9 @@ import requests
 import yaml
 
 from scripts.story.system import Ports
-from tests.e2e.cluster import free_port
 from tests.e2e.conftest import Up
 from tests.e2e.hosts import ROOT, wait_for
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.kernel, pytest.mark.redis, pytest.mark.timeout(180)]
 

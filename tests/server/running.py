@@ -5,8 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,17 +18,10 @@ from server.conductor import Conductor
 from server.dispatch import Dispatcher, NoDispatcher
 from server.hooks.signature import sign
 from server.serving import Serving, listen
+from tests.patience import wait_for
 
 SECRET = "s3cret"
 """Of every repository that a test tells the server of."""
-
-
-def wait_for(condition: Callable[[], Any], what: str, timeout: float = 20.0) -> Any:
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what} did not happen within {timeout:.0f} s"
-        time.sleep(0.01)
-    return value
 
 
 @dataclass

@@ -8,7 +8,8 @@ import socket
 import pytest
 
 from pipeline.settings import Settings
-from tests.server.running import Running, running, wait_for
+from tests.patience import wait_for
+from tests.server.running import Running, running
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,10 @@ from pipeline.triggers.event import Event
 from server.conductor import Conductor
 from server.dispatch import NoDispatcher
 from server.live import Feed
+from tests.patience import wait_for
 from tests.server.conftest import settings_of
 from tests.server.gitrepo import PIPELINES, GitRepo
-from tests.server.running import SECRET, running, wait_for
+from tests.server.running import SECRET, running
 from tests.server.story import WEB, Clock, Story, ordinary_night
 
 

@@ -20,7 +20,8 @@ from click.testing import CliRunner
 from pipeline.store import open_store
 from server.__main__ import server
 from server.hooks.signature import sign
-from tests.server.running import SECRET, wait_for
+from tests.patience import wait_for
+from tests.server.running import SECRET
 
 ROOT = Path(__file__).resolve().parents[2]
 

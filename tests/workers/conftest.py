@@ -15,6 +15,7 @@ from pipeline.errors import PipelineError
 from pipeline.local import LocalStageClient
 from pipeline.store import Store, open_store
 from pipeline.wire import CALLS, PREFIX, kind_of
+from tests.patience import wait_for
 from workers.broker import Broker, stop
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,14 +96,6 @@ def api(store: Store) -> Iterator[WorkerApi]:
         yield server
         server.shutdown()
         thread.join()
-
-
-def wait_for(condition: Callable[[], Any], what: str, timeout: float = 20.0) -> Any:
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what} did not happen within {timeout:.0f} s"
-        time.sleep(0.01)
-    return value
 
 
 @pytest.fixture(scope="session")

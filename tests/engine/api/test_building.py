@@ -6,8 +6,8 @@ import docker
 import pytest
 
 from tests.engine.api.wire import BUSYBOX, Wire
-from tests.engine.containers.daemon import wait_for
 from tests.engine.tars import tar_of
+from tests.patience import wait_for
 
 pytestmark = pytest.mark.kernel
 STAGES = f"""

@@ -21,11 +21,12 @@ from engine.__main__ import engine as engine_command
 from engine.api.sockets import listen
 from engine.errors import Conflict, InvalidInput
 from scripts.baseimages import busybox_root
-from tests.deploy.registries import free_port
 from tests.engine.api.wire import Wire, frames
 from tests.engine.certificates import make_certificates
-from tests.engine.containers.daemon import ROOT, Daemon, lines_of, running, wait_for
+from tests.engine.containers.daemon import ROOT, Daemon, lines_of, running
 from tests.leftovers import Leftovers
+from tests.patience import wait_for
+from tests.ports import free_port
 
 pytestmark = pytest.mark.kernel
 

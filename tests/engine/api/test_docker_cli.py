@@ -17,7 +17,7 @@ import docker as library
 import pytest
 
 from tests.engine.api.wire import BUSYBOX
-from tests.engine.containers.daemon import wait_for
+from tests.patience import wait_for
 
 DOCKER = shutil.which("docker")
 pytestmark = [

@@ -8,7 +8,7 @@ import docker
 import pytest
 
 from tests.engine.api.wire import Wire, frames
-from tests.engine.containers.daemon import wait_for
+from tests.patience import wait_for
 
 pytestmark = pytest.mark.kernel
 TALKS = {"OpenStdin": True, "StdinOnce": True, "AttachStdin": True}

@@ -15,7 +15,7 @@ import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from engine.config import EngineConfig
 from tests import needs
 from tests.engine.build.reference.material import make_base
 from tests.engine.tars import tar_of
+from tests.patience import wait_for
 
 pytestmark = pytest.mark.kernel
 MARKER = "x7marker7x-not-to-be-found"
@@ -44,7 +45,7 @@ class Daemon:
         words += ["--data-root", str(self.folder / "data"), "--exec-root", str(self.folder / "x")]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(words, stdout=log, stderr=log)
-        self.eventually(lambda: self._listens(address))
+        wait_for(lambda: self._listens(address), "the engine's start", 30)
         self.api = docker.APIClient(f"unix://{address}", version="1.41", timeout=60)
 
     def _listens(self, path: Path) -> bool:
@@ -56,12 +57,6 @@ class Daemon:
         self.api.close()
         self.process.terminate()
         self.process.wait(30)
-
-    def eventually(self, wanted: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 30
-        while not wanted():
-            assert time.monotonic() < deadline, "it never came"
-            time.sleep(0.02)
 
     def send(self, dockerfile: str, files: dict[str, str] | None = None, **more: Any) -> Any:
         context = {"Dockerfile": dockerfile, **(files or {})}
@@ -227,7 +222,7 @@ def test_a_client_that_goes_away_stops_its_step_at_once(daemon: Daemon) -> None:
     with contextlib.closing(daemon.send("FROM base\nRUN echo begun; sleep 1000\n", nocache=1)) as response:
         until(response, "begun\n")
         assert len(daemon.residue()) > 2
-    daemon.eventually(lambda: daemon.residue() == [])
+    wait_for(lambda: daemon.residue() == [], "the clean-up", 30)
 
 
 def test_two_equal_builds_at_once_share_their_work(daemon: Daemon) -> None:
@@ -251,7 +246,7 @@ def test_killed_in_a_step_the_engine_comes_back_clean(daemon: Daemon) -> None:
         daemon.process.wait()
     daemon.api.close()
     daemon.start()
-    daemon.eventually(lambda: daemon.residue() == [])
+    wait_for(lambda: daemon.residue() == [], "the clean-up", 30)
     messages = daemon.build("FROM base\nRUN echo kept > /kept\nRUN echo done\n")
     assert "Using cache" in said(messages), "what was finished before is reused"
     assert "done\n" in said(messages)

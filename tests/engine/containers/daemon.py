@@ -10,8 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from docker.utils.socket import frames_iter
 
 from engine.config import EngineConfig
 from scripts.baseimages import busybox_root
-from tests.patience import PATIENCE
+from tests.patience import wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -135,15 +134,6 @@ def running() -> Iterator[Daemon]:
             container.remove(force=True)
         daemon.stop()
         shutil.rmtree(daemon.place)
-
-
-def wait_for(condition: Callable[[], Any], what: str, timeout: float = 20.0) -> Any:
-    """The first true value of `condition()`."""
-    deadline = time.monotonic() + timeout * PATIENCE
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what} did not happen within {timeout:g} s"
-        time.sleep(0.005)
-    return value
 
 
 def lines_of(container: Container) -> list[bytes]:

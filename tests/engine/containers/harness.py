@@ -7,8 +7,7 @@ import contextlib
 import shutil
 import subprocess
 import tempfile
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from engine.images.store import ImageStore
 from engine.kernel.cgroup.host import groups_below
 from engine.network import Networks
 from engine.runtime.launcher import Exit, Launcher
-from tests.patience import PATIENCE
 
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1001:Alice:/home/alice:/bin/sh\n"
 GROUP = "root:x:0:\nalice:x:1001:\nwheel:x:10:alice\ntty:x:5:\n"
@@ -93,15 +91,6 @@ class Rooms:
 async def output(session: Session) -> bytes:
     """All that a session gives, both streams together."""
     return b"".join([data async for _, data in session.output()])
-
-
-async def eventually(condition: Callable[[], Any], what: str, timeout: float = 10.0) -> Any:
-    """The first true value of `condition()`."""
-    deadline = time.monotonic() + timeout * PATIENCE
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what} did not happen within {timeout:g} s"
-        await asyncio.sleep(0.005)
-    return value
 
 
 def make_root(folder: Path) -> Path:

@@ -19,8 +19,9 @@ from requests.exceptions import RequestException
 from urllib3.exceptions import HTTPError
 
 from tests import needs
-from tests.engine.containers.daemon import Daemon, running, wait_for
+from tests.engine.containers.daemon import Daemon, running
 from tests.engine.containers.machine import Holdings, zygote_of
+from tests.patience import wait_for
 
 pytestmark = pytest.mark.kernel
 

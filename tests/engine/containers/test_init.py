@@ -12,7 +12,8 @@ import pytest
 from engine.containers.hostconfig import HostConfig
 from engine.containers.model import from_json
 from engine.errors import EngineError
-from tests.engine.containers.harness import Rooms, eventually
+from tests.engine.containers.harness import Rooms
+from tests.patience import eventually
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
 

@@ -13,7 +13,8 @@ import pytest
 from engine.containers.hostconfig import HostConfig, Limits, RestartPolicy
 from engine.errors import Conflict, EngineError, InvalidInput, NotFound
 from engine.kernel.cgroup.host import cgroup
-from tests.engine.containers.harness import Rooms, eventually
+from tests.engine.containers.harness import Rooms
+from tests.patience import eventually
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
 

@@ -14,7 +14,8 @@ from engine.containers.model import from_json
 from engine.errors import InvalidInput
 from engine.kernel import quota
 from engine.kernel.cgroup.host import cgroup, hierarchies
-from tests.engine.containers.harness import Rooms, eventually
+from tests.engine.containers.harness import Rooms
+from tests.patience import eventually
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
 

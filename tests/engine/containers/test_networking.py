@@ -13,7 +13,8 @@ from engine.containers.hostconfig import HostConfig, PortBinding
 from engine.containers.model import Container, EndpointSettings, IPAMConfig, NetworkingConfig, to_json
 from engine.errors import InvalidInput
 from engine.network import Pool, Wishes
-from tests.engine.containers.harness import Rooms, eventually
+from tests.engine.containers.harness import Rooms
+from tests.patience import eventually
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
 SUBNET, SUBNET6 = "10.217.30.0/24", "fd17:30::/64"

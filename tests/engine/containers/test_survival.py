@@ -22,7 +22,8 @@ from requests.exceptions import RequestException
 
 from engine.kernel.cgroup.host import groups_below
 from tests import needs
-from tests.engine.containers.daemon import Daemon, is_alive, lines_of, links, running, wait_for
+from tests.engine.containers.daemon import Daemon, is_alive, lines_of, links, running
+from tests.patience import wait_for
 
 pytestmark = pytest.mark.kernel
 

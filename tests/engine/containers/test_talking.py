@@ -12,7 +12,8 @@ import pytest
 from engine.containers.hostconfig import HostConfig, LogSettings
 from engine.containers.model import HealthConfig
 from engine.errors import Conflict, InvalidInput, NotFound
-from tests.engine.containers.harness import Rooms, eventually, output
+from tests.engine.containers.harness import Rooms, output
+from tests.patience import eventually
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
 

@@ -13,7 +13,7 @@ from engine.containers.layered import Layered
 from engine.containers.processes import IdMap, read
 from engine.containers.top import top
 from engine.errors import InvalidInput
-from tests.engine.containers.daemon import wait_for
+from tests.patience import wait_for
 
 HOST = IdMap(((0, 0, 2**32 - 1),))
 

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -21,6 +20,7 @@ from yarl import URL
 
 from engine.registry.server import make_app, start
 from tests import needs
+from tests.ports import free_port
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -105,13 +105,6 @@ async def ours(tmp_path: Path, http: ClientSession) -> AsyncIterator[Wire]:
     runner, port = await start(make_app(tmp_path / "registry"), "127.0.0.1", 0)
     yield Wire(f"http://127.0.0.1:{port}", http)
     await runner.cleanup()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from engine.images.store import ImageStore
 from engine.registry.client import Patience, RegistryClient, pull, push
 from tests.engine.images.crashes import verify
 from tests.engine.killing import at_points
-from tests.engine.registry.conftest import free_port
+from tests.ports import free_port
 
 POINTS = 100
 PATIENCE = Patience(connect=5, stall=5, attempts=3, first=0.01, longest=0.5)

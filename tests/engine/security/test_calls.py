@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from engine.kernel.syscalls import NUMBERS
-from tests.engine.containers.harness import eventually
 from tests.engine.security.conftest import Attacker
+from tests.patience import eventually
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
 

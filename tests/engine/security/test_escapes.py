@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from engine.errors import EngineError
-from tests.engine.containers.harness import Rooms, eventually
+from tests.engine.containers.harness import Rooms
 from tests.engine.security.conftest import Attacker
+from tests.patience import eventually
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
 

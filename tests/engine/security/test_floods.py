@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.containers.harness import eventually
 from tests.engine.security.conftest import Attacker
+from tests.patience import eventually
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
 

@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.run.states import StageState
 from pipeline.store import Store
-from tests.server.running import Running, wait_for
+from tests.patience import wait_for
+from tests.server.running import Running
 from tests.server.story import WEB, Clock, Story, plan_of
 
 

@@ -12,8 +12,9 @@ import pytest
 from pipeline.triggers.event import Event
 from pipeline.views import RunView
 from server.hooks.signature import MAX_BODY, sign, verify
+from tests.patience import wait_for
 from tests.server.gitrepo import GitRepo
-from tests.server.running import Running, wait_for
+from tests.server.running import Running
 
 
 def body_of(repo: GitRepo, **more: Any) -> dict[str, Any]:

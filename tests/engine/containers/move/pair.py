@@ -14,7 +14,8 @@ from typing import Any
 
 from docker.errors import NotFound
 
-from tests.engine.containers.daemon import Daemon, wait_for
+from tests.engine.containers.daemon import Daemon
+from tests.patience import wait_for
 
 COUNT = "trap 'exit 0' TERM; i=0; while :; do echo $i; echo $i >/data/n; i=$((i+1)); usleep 2000; done"
 

@@ -10,8 +10,9 @@ import pytest
 from docker.errors import DockerException
 from requests.exceptions import RequestException
 
-from tests.engine.containers.daemon import lines_of, wait_for
+from tests.engine.containers.daemon import lines_of
 from tests.engine.containers.move.pair import COUNT, MoveFailed, Pair, holdings, wired
+from tests.patience import wait_for
 
 pytestmark = pytest.mark.kernel
 

@@ -15,8 +15,9 @@ from docker.errors import APIError
 from docker.types import EndpointConfig, Mount
 
 from tests.engine.certificates import make_certificates
-from tests.engine.containers.daemon import Daemon, lines_of, wait_for
+from tests.engine.containers.daemon import Daemon, lines_of
 from tests.engine.containers.move.pair import COUNT, MoveFailed, Pair, holdings, status, wired
+from tests.patience import wait_for
 
 pytestmark = pytest.mark.kernel
 IDLE = "trap 'exit 0' TERM; while :; do usleep 10000; done"

@@ -14,7 +14,7 @@ from engine.containers.move.trees import Tree
 from engine.errors import InvalidInput
 from engine.images.unpack import unpack
 from tests import needs
-from tests.engine.containers.daemon import wait_for
+from tests.patience import wait_for
 
 SHIFT, OTHER_SHIFT = 100_000, 300_000
 

@@ -16,7 +16,7 @@ from engine.kernel import libc
 from engine.kernel.cgroup.base import Cgroup
 from engine.kernel.cgroup.host import cgroup, hierarchies
 from engine.kernel.cgroup.v2 import CgroupV2
-from tests.engine.containers.daemon import wait_for
+from tests.patience import wait_for
 
 pytestmark = pytest.mark.kernel
 

@@ -14,8 +14,9 @@ from engine.images.manifest import parse
 from engine.images.reference import Reference
 from engine.registry.client import ProgressEvent, RegistryClient, pull, push
 from tests.engine.registry.client.conftest import PATIENCE, files_of, is_empty
-from tests.engine.registry.conftest import OCI_MANIFEST, free_port
+from tests.engine.registry.conftest import OCI_MANIFEST
 from tests.engine.tars import tar_of
+from tests.ports import free_port
 
 FILES = {"etc/motd": b"hello\n", "bin/tool": os.urandom(300_000)}
 MORE = {"srv/app.py": b"print(1)\n"}

@@ -13,7 +13,8 @@ from engine.images.reference import Reference
 from engine.registry.client import ProgressEvent, RegistryClient, describe, list_tags, pull, push
 from tests.engine.registry.client.conftest import PATIENCE, files_of, is_empty
 from tests.engine.registry.client.faults import cut, status
-from tests.engine.registry.conftest import free_port
+from tests.patience import eventually
+from tests.ports import free_port
 
 BIG = {"data": os.urandom(3_000_000)}
 
@@ -102,9 +103,9 @@ async def test_one_of_two_pulls_is_cancelled(faulty, client, new_store, make_ima
     layer = parse(here.manifest_of(image)[0]).layers[0]
     faulty.faults.on("GET", layer.digest, cut(1_000_000, faulty.faults))
     first = asyncio.create_task(pull(client, reference, there))
-    await until(lambda: faulty.faults.count("GET", layer.digest) == 1)
+    await eventually(lambda: faulty.faults.count("GET", layer.digest) == 1, "the pull of the layer", 20)
     second = asyncio.create_task(pull(client, reference, there))
-    await until(lambda: faulty.faults.count("GET", "/manifests/") == 2)
+    await eventually(lambda: faulty.faults.count("GET", "/manifests/") == 2, "the second pull", 20)
     first.cancel()
     assert files_of(there, await second) == BIG
     with pytest.raises(asyncio.CancelledError):
@@ -123,12 +124,6 @@ async def test_two_pushes_of_one_image(registry, repository, client, new_store, 
 # -- cancelled
 
 
-async def until(condition) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110  (files and threads wake nobody)
-            await asyncio.sleep(0.005)
-
-
 async def test_a_cancelled_pull_leaves_no_half_image(faulty, client, new_store, make_image):
     here, there = new_store(), new_store()
     reference = Reference.parse(f"{faulty.host}/app:1")
@@ -138,7 +133,7 @@ async def test_a_cancelled_pull_leaves_no_half_image(faulty, client, new_store, 
     faulty.faults.on("GET", layer.digest, cut(1_500_000, faulty.faults))
     task = asyncio.create_task(pull(client, reference, there))
     arriving = there.root / "ingest" / f"{layer.digest.partition(':')[2]}.partial"
-    await until(lambda: arriving.exists() and arriving.stat().st_size >= 1 << 20)
+    await eventually(lambda: arriving.exists() and arriving.stat().st_size >= 1 << 20, "the first megabyte", 20)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -156,7 +151,7 @@ async def test_a_cancelled_push_leaves_no_image(faulty, client, store, make_imag
     layer = parse(store.manifest_of(image)[0]).layers[0]
     faulty.faults.on("PUT", layer.digest, faulty.faults.hang())
     task = asyncio.create_task(push(client, store, image, reference))
-    await until(lambda: faulty.faults.count("PUT", layer.digest) == 1)
+    await eventually(lambda: faulty.faults.count("PUT", layer.digest) == 1, "the end of the upload", 20)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -170,7 +165,7 @@ async def test_a_push_that_is_cancelled_while_it_packs(faulty, client, new_store
     image = make_image(here, BIG)
     faulty.faults.on("PATCH", "/uploads/", faulty.faults.hang())
     task = asyncio.create_task(push(client, here, image, reference))
-    await until(lambda: faulty.faults.count("PATCH", "/uploads/") == 1)
+    await eventually(lambda: faulty.faults.count("PATCH", "/uploads/") == 1, "the upload", 20)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
