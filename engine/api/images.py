@@ -26,12 +26,17 @@ _FILTERS = frozenset({"reference", "dangling", "label", "label!", "before", "sin
 
 
 def reference_of(repository: str, tag: str) -> Reference:
-    """`tag` may be a digest as well."""
+    """`tag` may be a digest as well; it goes before a tag that `repository` has."""
     if not repository:
         raise InvalidInput("invalid reference format: no repository given")
+    named = Reference.parse(repository)
     if not tag:
-        return Reference.parse(repository)
-    return Reference.parse(f"{repository}@{tag}" if ":" in tag else f"{repository}:{tag}")
+        return named
+    if named.digest:
+        raise InvalidInput(
+            f"invalid reference format: {repository[:200]!r} has a digest, and {tag[:200]!r} comes with it"
+        )
+    return named.with_digest(tag) if ":" in tag else named.with_tag(tag)
 
 
 @routes.add("GET", "/images/json")
