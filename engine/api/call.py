@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from engine.api import filters
+from engine.containers.gojson import Body
 from engine.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -85,11 +86,11 @@ class Call:
             parts.append(chunk)
         return b"".join(parts)
 
-    async def json(self) -> dict[str, Any]:
+    async def json(self) -> Body:
         """The body's JSON object; empty where there is no body. Raises InvalidInput."""
         data = await self.body()
         if not data.strip():
-            return {}
+            return Body()
         kind = self.request.headers.get("Content-Type", "")
         # A page of another site can have a browser post text here, but none that calls itself JSON. Without a type
         # it is taken for JSON, as many clients leave it out; a page can do that as well, so this is no wall by itself.
@@ -101,10 +102,10 @@ class Call:
             trailing = "trailing characters" in str(error)
             raise InvalidInput("unexpected content after JSON" if trailing else f"invalid JSON: {error}") from None
         if value is None:
-            return {}
+            return Body()
         if not isinstance(value, dict):
             raise InvalidInput("invalid JSON: an object is expected")
-        return value
+        return Body(value)
 
     def file(self) -> BodyFile:
         """The body as a file that is read in another thread."""

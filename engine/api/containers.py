@@ -172,11 +172,11 @@ async def rename(call: Call) -> web.StreamResponse:
 @routes.add("POST", "/containers/{ref:link}/update")
 async def update(call: Call) -> web.StreamResponse:
     body = await call.json()
-    policy = body.pop("RestartPolicy", None)
+    policy = from_json(RestartPolicy, body.pop("RestartPolicy") or {})
     warnings = await call.rooms.containers.update(
         call.params["ref"],
         from_json(Limits, body),
-        from_json(RestartPolicy, policy) if policy and policy.get("Name") else None,
+        policy if policy.name else None,
     )
     return answer.json({"Warnings": warnings})
 

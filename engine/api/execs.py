@@ -24,7 +24,7 @@ async def create(call: Call) -> web.StreamResponse:
     if not command:
         raise InvalidInput("No exec command specified")
     # docker-py writes it small, and Docker's own reader takes names in any case.
-    keys = detach.parse(body.get("DetachKeys") or body.get("detachKeys") or "")
+    keys = detach.parse(body.get("DetachKeys") or "")
     size = _size(body.get("ConsoleSize"))
     execution = call.rooms.containers.execs.create(
         call.container(),

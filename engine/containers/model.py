@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from msgspec import Struct, field
 
-from engine.containers import times
+from engine.containers import gojson, times
 from engine.containers.hostconfig import HostConfig, PortBinding
 from engine.errors import InvalidInput
 
@@ -242,12 +242,13 @@ class ContainerPaths:
 
 
 def from_json(kind: type[T], raw: object) -> T:
-    """One of these structs from a request's JSON. Go writes null for empty, so null means "the default".
+    """One of these structs from a request's JSON. Go writes null for empty, so null means "the default"; it takes names
+    in whatever case.
 
     Raises InvalidInput with the path of the first field that does not fit.
     """
     try:
-        return msgspec.convert(_go(raw), kind, strict=True)
+        return msgspec.convert(gojson.plain(raw, kind), kind, strict=True)
     except msgspec.ValidationError as error:
         raise InvalidInput(f"invalid JSON: {error}") from None
 
@@ -255,21 +256,3 @@ def from_json(kind: type[T], raw: object) -> T:
 def to_json(value: Struct) -> Any:
     """Plain dictionaries and lists, with Docker's names."""
     return msgspec.to_builtins(value)
-
-
-# Docker takes a plain string for these. Only as members of a configuration: a label may be called Cmd, too.
-_STRING_OR_LIST = frozenset({"Cmd", "Entrypoint", "Test", "Shell"})
-_FREE_KEYS = frozenset({"Labels", "Annotations", "Options", "DriverOpts", "Sysctls", "StorageOpt", "Tmpfs"})
-
-
-def _go(value: object, parent: str = "") -> object:
-    if isinstance(value, dict):
-        free = parent in _FREE_KEYS
-        return {
-            key: [item] if not free and key in _STRING_OR_LIST and isinstance(item, str) else _go(item, key)
-            for key, item in value.items()
-            if item is not None
-        }
-    if isinstance(value, list):
-        return [_go(item) for item in value]
-    return value
