@@ -34,18 +34,21 @@ async def create(call: Call) -> web.StreamResponse:
     reference = reference_of(call.text("fromImage"), call.text("tag"))
     everything = not call.text("tag") and not names_one(call.text("fromImage"))
     auth = auth_from(call)
+    platform = Platform.parse(call.text("platform")) if call.text("platform") else None
 
     async def work(say: progress.Say) -> None:
         if not everything:
-            await _pull(call, reference, auth, say)
+            await _pull(call, reference, platform, auth, say)
             return
         for tag in await list_tags(call.rooms.registry, reference, auth=auth):
-            await _pull(call, reference.with_tag(tag), auth, say)
+            await _pull(call, reference.with_tag(tag), platform, auth, say)
 
     return await progress.stream(call, work)
 
 
-async def _pull(call: Call, reference: Reference, auth: Auth | None, say: progress.Say) -> None:
+async def _pull(
+    call: Call, reference: Reference, platform: Platform | None, auth: Auth | None, say: progress.Say
+) -> None:
     """Says nothing until the image is found: what is not there is then told by the answer's status."""
     before = _known(call, reference)
     begun = False
@@ -68,7 +71,7 @@ async def _pull(call: Call, reference: Reference, auth: Auth | None, say: progre
             call.rooms.registry,
             reference,
             call.rooms.images,
-            platform=call.text("platform") or None,
+            platform=platform,
             auth=auth,
             progress=progress.Layers(tell, call.rooms.metrics.layer_bytes.labels("in")),
         )

@@ -96,7 +96,9 @@ class Platform(
             if parts[0] in ("linux", "windows", "darwin", "freebsd"):
                 return cls(host.architecture, parts[0], host.variant)
             if parts[0] not in _KNOWN_ALONE:
-                raise InvalidInput(f"invalid platform {text!r}: unknown operating system or architecture")
+                raise InvalidInput(
+                    f"invalid platform {text!r}: unknown operating system or architecture: invalid argument"
+                )
             parts = ["linux", parts[0]]
         return cls(parts[1], parts[0], parts[2] if len(parts) == 3 else None).normal()
 

@@ -88,6 +88,10 @@ def test_what_is_not_there(wire: Wire, client: docker.DockerClient, registry: st
 def test_a_registry_that_is_down(wire: Wire, client: docker.DockerClient) -> None:
     with pytest.raises(docker.errors.APIError, match=r"Cannot connect|refused"):
         client.images.pull("127.0.0.1:1/x", tag="1")
+    with pytest.raises(
+        docker.errors.APIError, match=r"400 .*unknown operating system or architecture: invalid argument"
+    ):
+        client.images.pull("127.0.0.1:1/x", platform="foo", all_tags=True)
 
 
 def test_a_registry_that_wants_to_know_who_asks(wire: Wire, tmp_path: Path) -> None:
