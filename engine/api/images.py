@@ -128,7 +128,7 @@ async def prune(call: Call) -> web.StreamResponse:
 
     removed, freed = await asyncio.to_thread(partial(call.rooms.images.prune, dangling=dangling, keep=keep))
     call.rooms.events.pruned("image", freed)
-    return answer.json({"ImagesDeleted": _deleted(call, removed), "SpaceReclaimed": freed})
+    return answer.json({"ImagesDeleted": _deleted(call, removed) or None, "SpaceReclaimed": freed})
 
 
 def _deleted(call: Call, removed: Sequence[Deleted]) -> list[dict[str, str]]:

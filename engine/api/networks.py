@@ -187,7 +187,7 @@ async def prune(call: Call) -> web.StreamResponse:
     for network in removed:
         _publish(call, "destroy", network)
     call.rooms.events.pruned("network", 0)
-    return answer.json({"NetworksDeleted": [network.name for network in removed]})
+    return answer.json({"NetworksDeleted": [network.name for network in removed] or None})
 
 
 def _publish(call: Call, action: str, network: Network) -> None:

@@ -106,4 +106,5 @@ def test_prune_takes_what_has_no_name(client: docker.DockerClient, snapshot: doc
     container.remove()
     pruned = client.images.prune(filters={"label": "nameless"})
     assert pruned["ImagesDeleted"] == [{"Deleted": nameless.id}]
+    assert client.images.prune(filters={"label": "nameless"})["ImagesDeleted"] is None
     assert "snapshot:1" in _tags(client)

@@ -44,6 +44,7 @@ def test_a_network_and_its_containers(client: docker.DockerClient) -> None:
         other.disconnect(one)
     assert client.networks.list(filters={"label": "k=v"}) == client.networks.list(["net"]) == [made]
     assert client.networks.prune()["NetworksDeleted"] == ["other"]
+    assert client.networks.prune()["NetworksDeleted"] is None
 
 
 @pytest.mark.usefixtures("open_host")
