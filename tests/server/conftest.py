@@ -25,6 +25,17 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> GitRepo:
     return made
 
 
+@pytest.fixture
+def repo(tmp_path: Path) -> GitRepo:
+    """A test's own, with nothing in it."""
+    return GitRepo(tmp_path / "web")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(1_800_000_000.0)
+
+
 def settings_of(data: Path, **repositories: Any) -> Settings:
     return Settings.model_validate({"data": data, "repositories": repositories, "sweep_seconds": 0.2})
 

@@ -40,19 +40,9 @@ class Recorder(NoDispatcher):
 
 
 @pytest.fixture
-def repo(tmp_path: Path) -> GitRepo:
-    return GitRepo(tmp_path / "web")
-
-
-@pytest.fixture
 def settings(tmp_path: Path, repo: GitRepo) -> Settings:
     gone = {"url": str(tmp_path / "gone"), "secret": SECRET}
     return settings_of(tmp_path / "data", web={"url": repo.url, "secret": SECRET}, gone=gone)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock(1_800_000_000.0)
 
 
 @pytest.fixture

@@ -26,16 +26,6 @@ pipelines:
 
 
 @pytest.fixture
-def repo(tmp_path: Path) -> GitRepo:
-    return GitRepo(tmp_path / "web")
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock(1_800_000_000.0)
-
-
-@pytest.fixture
 def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
     with open_store(f"sqlite:///{tmp_path / 'x.db'}", clock=clock) as store:
         yield store

@@ -16,7 +16,7 @@ from engine.config import EngineConfig
 from engine.containers.events import EventBus
 from engine.containers.hostconfig import HostConfig
 from engine.containers.lifecycle import Containers
-from engine.containers.model import Container, ContainerConfig
+from engine.containers.model import Container, ContainerConfig, from_json
 from engine.containers.session import Session
 from engine.images.config import ContainerConfig as ImageContainerConfig
 from engine.images.config import ImageConfig, RootFS
@@ -86,6 +86,11 @@ class Rooms:
 
     def get(self, ref: str) -> Container:
         return self.containers.get(ref)
+
+
+def host(**more: Any) -> HostConfig:
+    """In Docker's words; without a network."""
+    return from_json(HostConfig, {"NetworkMode": "none", **more})
 
 
 async def output(session: Session) -> bytes:

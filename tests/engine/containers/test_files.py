@@ -14,15 +14,10 @@ from typing import Any
 import pytest
 
 from engine.containers.hostconfig import HostConfig
-from engine.containers.model import from_json
 from engine.errors import Forbidden, InvalidInput, NotFound
-from tests.engine.containers.harness import Rooms
+from tests.engine.containers.harness import Rooms, host
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
-
-
-def host(**more: Any) -> HostConfig:
-    return from_json(HostConfig, {"NetworkMode": "none", **more})
 
 
 def tar(*members: tuple[str, bytes | None, int, int], **links: str) -> io.BytesIO:

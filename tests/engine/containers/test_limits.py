@@ -9,21 +9,17 @@ from typing import Any
 
 import pytest
 
-from engine.containers.hostconfig import HostConfig, Limits
+from engine.containers.hostconfig import Limits
 from engine.containers.model import from_json
 from engine.errors import InvalidInput
 from engine.kernel import quota
 from engine.kernel.cgroup.host import cgroup, hierarchies
-from tests.engine.containers.harness import Rooms
+from tests.engine.containers.harness import Rooms, host
 from tests.patience import eventually
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
 
 HOG = "x=; while :; do x=$x$(head -c 1000000 /dev/zero | tr '\\0' x); done"
-
-
-def host(**more: Any) -> HostConfig:
-    return from_json(HostConfig, {"NetworkMode": "none", **more})
 
 
 async def test_a_memory_hog_is_killed_and_it_shows(rooms: Rooms) -> None:

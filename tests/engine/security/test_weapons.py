@@ -8,18 +8,12 @@ from typing import Any
 
 import pytest
 
-from engine.containers.hostconfig import HostConfig
-from engine.containers.model import from_json
 from engine.errors import EngineError, InvalidInput
 from engine.images.config import ContainerConfig, ImageConfig, RootFS
 from engine.images.reference import Reference
-from tests.engine.containers.harness import Rooms
+from tests.engine.containers.harness import Rooms, host
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
-
-
-def host(**more: Any) -> HostConfig:
-    return from_json(HostConfig, {"NetworkMode": "none", **more})
 
 
 @pytest.mark.parametrize("name", ["../../x", "/../x", "a/b", "x\n", "x\0y", "-rm", "..", "x" * 300, "\x1b[2Jx"])
