@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from pipeline.settings import Settings, load_settings
 from tests import needs
 from tests.server.conftest import settings_of
 from tests.server.gitrepo import PIPELINES, GitRepo
-from tests.server.running import SECRET, Running, running
+from tests.server.running import SECRET, Running
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "webhooks.md").read_text()
@@ -43,12 +42,6 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> GitRepo:
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory, bare: GitRepo) -> Settings:
     return settings_of(tmp_path_factory.mktemp("documented"), web={"url": bare.url, "secret": SECRET})
-
-
-@pytest.fixture(scope="module")
-def server(settings: Settings) -> Iterator[Running]:
-    with running(settings) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
