@@ -112,7 +112,7 @@ async def remove(call: Call) -> web.StreamResponse:
 async def prune(call: Call) -> web.StreamResponse:
     removed, freed = await call.rooms.containers.prune(call.filters())
     call.rooms.events.pruned("container", freed)
-    return answer.json({"ContainersDeleted": removed, "SpaceReclaimed": freed})
+    return answer.json({"ContainersDeleted": removed or None, "SpaceReclaimed": freed})
 
 
 @routes.add("POST", "/containers/{ref:link}/start")

@@ -214,6 +214,7 @@ def test_lists(client: docker.DockerClient) -> None:
             client.containers.list(filters=wrong)
     pruned = client.containers.prune(filters={"label": "k"})
     assert (pruned["ContainersDeleted"], pruned["SpaceReclaimed"]) == ([first.id], 0)
+    assert client.containers.prune(filters={"label": "k"})["ContainersDeleted"] is None
     second.remove(force=True)
 
 
