@@ -1,13 +1,14 @@
-"""What happens when a container's first process has ended."""
+"""What happens when a process of a container has ended, or the zygote with all of them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
-from engine.containers import plugging, restart, times, volumefill
+from engine.containers import plugging, restart, restoring, times, volumefill
+from engine.containers.execs import Executions
 from engine.containers.live import Live
 from engine.containers.model import Container
 from engine.containers.room import Room
@@ -25,12 +26,53 @@ class Exits:
     def __init__(
         self,
         room: Room,
+        execs: Executions,
         start: Callable[[Container], Awaitable[None]],
         remove: Callable[[Container], Awaitable[None]],
     ) -> None:
         self._room = room
+        self._execs = execs
         self._start = start
         self._remove = remove
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def heard(self, container_id: str, exec_id: str | None, end: Exit) -> None:
+        """From the launcher."""
+        if exec_id is not None:
+            self._execs.ended(exec_id, end)
+            return
+        if container_id in self._room.registry:
+            container = self._room.registry.get(container_id)
+            self._execs.container_ended(container)
+            self.follow(self.ended(container, end))
+
+    def lost(self) -> None:
+        """From the launcher: the zygote is gone."""
+        _log.error("the process that holds the containers has died, and they with it: starting another")
+        self.follow(self._revive())
+
+    async def _revive(self) -> None:
+        try:
+            await self._room.launcher.revive()
+        except (EngineError, OSError):
+            _log.exception("no container can be started any more: restart the engine")
+        await restoring.mourn(self._room, self.ended, self._execs.container_ended)
+
+    def follow(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does it in a task of its own, until `close`."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Containers run on: nobody looks after them any more."""
+        tasks = list(self._tasks)
+        for container in self._room.registry:
+            live = self._room.registry.live(container)
+            tasks += [task for task in (live.health, live.restarting) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def ended(self, container: Container, end: Exit) -> None:
         """Idempotent: an exit that is known already changes nothing."""

@@ -99,12 +99,11 @@ class Containers:
         self.incoming = Incoming(self._room, self._start_locked, self._remove_moved, lambda: self.user_namespaces)
         self.outgoing = Outgoing(self._room, self._start_again, self._remove_moved)
         self._health = HealthMonitor(self._room, self.execs)
-        self._exits = Exits(self._room, self._start_locked, self._remove_quietly)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._exits = Exits(self._room, self.execs, self._start_locked, self._remove_quietly)
         registry.load()
         images.users = self._users_of_image
-        launcher.on_exit = self._on_exit
-        launcher.on_lost = self._on_lost
+        launcher.on_exit = self._exits.heard
+        launcher.on_lost = self._exits.lost
 
     async def restore(self) -> None:
         """At the engine's start: learns what happened meanwhile and starts what its policy wants running."""
@@ -141,39 +140,8 @@ class Containers:
         self._room.ooms.close()
         await self.outgoing.close()
         await self.incoming.close()
-        tasks = list(self._tasks)
-        for container in self._registry:
-            live = self._registry.live(container)
-            tasks += [task for task in (live.health, live.restarting) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._exits.close()
         await self._room.upkeep.end()
-
-    def _on_exit(self, container_id: str, exec_id: str | None, end: Exit) -> None:
-        if exec_id is not None:
-            self.execs.ended(exec_id, end)
-            return
-        if container_id in self._registry:
-            container = self._registry.get(container_id)
-            self.execs.container_ended(container)
-            self._spawn(self._exits.ended(container, end))
-
-    def _on_lost(self) -> None:
-        _log.error("the process that holds the containers has died, and they with it: starting another")
-        self._spawn(self._revive())
-
-    async def _revive(self) -> None:
-        try:
-            await self._room.launcher.revive()
-        except (EngineError, OSError):
-            _log.exception("no container can be started any more: restart the engine")
-        await restoring.mourn(self._room, self._exits.ended, self.execs.container_ended)
-
-    def _spawn(self, work: Any) -> None:
-        task: asyncio.Task[None] = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _start_again(self, container: Container) -> None:
         await self.start(container.id)
@@ -285,7 +253,7 @@ class Containers:
             except Exception:
                 # Whatever went wrong: clients wait for the removal.
                 if container.host_config.auto_remove:
-                    self._spawn(self._remove_quietly(container))
+                    self._exits.follow(self._remove_quietly(container))
                 raise
         return True
 
