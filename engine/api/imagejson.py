@@ -51,8 +51,8 @@ def summary(image: Image, names: Sequence[str] | None = None) -> dict[str, Any]:
     }
 
 
-def described(image: Image, version: Version, folders: Sequence[str]) -> dict[str, Any]:
-    """Docker's image JSON; `folders` are its unpacked layers, the topmost first."""
+def described(image: Image, version: Version, folders: Sequence[str], tagged: float) -> dict[str, Any]:
+    """Docker's image JSON; `folders` are its unpacked layers, the topmost first, `tagged` is the last tag's time."""
     config = image.config
     history = config.history
     shown: dict[str, Any] = {
@@ -70,7 +70,7 @@ def described(image: Image, version: Version, folders: Sequence[str]) -> dict[st
         "Size": image.size,
         "GraphDriver": {"Name": "overlay2", "Data": _folders(folders)},
         "RootFS": {"Type": "layers", "Layers": list(config.rootfs.diff_ids)},
-        "Metadata": {"LastTagTime": times.ZERO},
+        "Metadata": {"LastTagTime": times.rfc3339(times.from_unix(tagged))},
     }
     if config.variant:
         shown["Variant"] = config.variant

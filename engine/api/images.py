@@ -89,7 +89,7 @@ async def inspect(call: Call) -> web.StreamResponse:
         image = store.get(call.params["name"])
         # Where they are, or will be: a snapshot's layer is unpacked when somebody needs its files.
         folders = [str(store.layers.folder(chain)) for chain in reversed(image.config.chain_ids)]
-        return imagejson.described(image, call.version, folders)
+        return imagejson.described(image, call.version, folders, store.catalog.last_tagged(image.id))
 
     return answer.json(await asyncio.to_thread(look))
 

@@ -15,7 +15,7 @@ import msgspec
 from engine.errors import SystemFailure
 from engine.images.descriptor import Descriptor
 
-VERSION = 3
+VERSION = 4
 _LOANS = """
 CREATE TABLE loans (               -- layers whose files are still a finished container's
     chain TEXT PRIMARY KEY,
@@ -33,7 +33,8 @@ CREATE TABLE images (
 ) WITHOUT ROWID;
 CREATE TABLE tags (
     reference TEXT PRIMARY KEY,    -- canonical, with tag
-    image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE
+    image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE,
+    given REAL NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE INDEX tags_image ON tags(image);
 CREATE TABLE origins (             -- where a registry knows the image: repository@digest
@@ -67,7 +68,11 @@ CREATE TABLE leases (
 ) WITHOUT ROWID;
 """
 
-_UPGRADES = {1: ("ALTER TABLE layers ADD COLUMN crc INTEGER",), 2: (_LOANS,)}
+_UPGRADES = {
+    1: ("ALTER TABLE layers ADD COLUMN crc INTEGER",),
+    2: (_LOANS,),
+    3: ("ALTER TABLE tags ADD COLUMN given REAL NOT NULL DEFAULT 0",),
+}
 """What makes the next format of each older one."""
 
 
@@ -226,7 +231,7 @@ class Catalog:
     # -- names
 
     def set_tag(self, reference: str, image: str) -> None:
-        self._do("INSERT OR REPLACE INTO tags VALUES (?, ?)", reference, image)
+        self._do("INSERT OR REPLACE INTO tags VALUES (?, ?, ?)", reference, image, time.time())
 
     def delete_tag(self, reference: str) -> bool:
         return self._do("DELETE FROM tags WHERE reference = ?", reference) > 0
@@ -237,6 +242,11 @@ class Catalog:
 
     def tags(self, image: str) -> list[str]:
         return self._column("SELECT reference FROM tags WHERE image = ? ORDER BY reference", image)
+
+    def last_tagged(self, image: str) -> float:
+        """When it got the youngest of its tags; 0 for never."""
+        ((given,),) = self._all("SELECT coalesce(max(given), 0) FROM tags WHERE image = ?", image)
+        return msgspec.convert(given, float)
 
     def all_tags(self) -> list[tuple[str, str]]:
         """(reference, image) of each tag."""

@@ -52,7 +52,9 @@ def test_a_commit_refuses_what_is_no_change(client: docker.DockerClient) -> None
 
 def test_names(client: docker.DockerClient, snapshot: docker.models.images.Image) -> None:
     assert snapshot.tag("snapshot", "2")
+    before = client.api.inspect_image(snapshot.id)["Metadata"]["LastTagTime"]
     assert snapshot.tag("snapshot:1", "2"), "the tag by itself is meant"
+    assert client.api.inspect_image(snapshot.id)["Metadata"]["LastTagTime"] > before > snapshot.attrs["Created"]
     assert _tags(client, reference="snapshot") == {"snapshot:1", "snapshot:2"}
     assert _tags(client, reference="snapshot:2") == {"snapshot:2"}, "only names that fit are shown"
     assert _tags(client, reference="*shot:?") == {"snapshot:1", "snapshot:2"}

@@ -176,6 +176,7 @@ def test_a_catalogue_of_old_is_brought_up_to_date(tmp_path: Path) -> None:
     db.execute("INSERT INTO layers VALUES ('chain', NULL, 'diff', 7, NULL, 0, NULL)")
     db.execute("ALTER TABLE layers DROP COLUMN crc")
     db.execute("DROP TABLE loans")
+    db.execute("ALTER TABLE tags DROP COLUMN given")
     db.execute("PRAGMA user_version = 1")
     db.commit()
     db.close()
@@ -184,6 +185,7 @@ def test_a_catalogue_of_old_is_brought_up_to_date(tmp_path: Path) -> None:
         row = catalog.layer("chain")
         assert row is not None
         assert (row.size, row.crc) == (7, None)
+        assert catalog.last_tagged("none") == 0
         catalog.close()
 
 
