@@ -146,7 +146,6 @@ class Executions:
         stderr: bool = True,
         detach_keys: bytes = b"",
         size: tuple[int, int] | None = None,
-        quiet: bool = False,
     ) -> Execution:
         """Raises Conflict unless the container runs."""
         self._must_run(container)
@@ -169,20 +168,18 @@ class Executions:
         )
         self._forget_some()
         self._all[execution.id] = execution
-        if not quiet:
-            self._tell(execution, f"exec_create: {' '.join(cmd)}")
+        self._tell(execution, f"exec_create: {' '.join(cmd)}")
         return execution
 
     async def start(
-        self, execution: Execution, *, detach: bool = False, size: tuple[int, int] | None = None, quiet: bool = False
+        self, execution: Execution, *, detach: bool = False, size: tuple[int, int] | None = None
     ) -> Session | None:
         """Raises Conflict when it was started before, InvalidInput where the command can't be executed."""
         if execution.started:
             raise Conflict(f"Error: Exec command {execution.id} has already run")
         self._must_run(execution.container)
         execution.started = True
-        if not quiet:
-            self._tell(execution, f"exec_start: {' '.join(execution.cmd)}")
+        self._tell(execution, f"exec_start: {' '.join(execution.cmd)}")
         opened: list[int] = []
         try:
             process = self._process(execution)

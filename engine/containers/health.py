@@ -100,8 +100,8 @@ class HealthMonitor:
         timeout = config.timeout or _TIMEOUT
         output = bytearray()
         try:
-            execution = self._executions.create(container, command(config, container.config.shell), quiet=True)
-            session = await self._executions.start(execution, quiet=True)
+            execution = self._executions.create(container, command(config, container.config.shell))
+            session = await self._executions.start(execution)
             assert session is not None
             try:
                 async with asyncio.timeout(timeout / _SECOND):

@@ -260,6 +260,8 @@ async def test_health_comes_and_goes(rooms: Rooms) -> None:
     assert health["Log"][-1]["Output"] == "looking\n"
     told = [event.action for event in rooms.events.past(0) if event.actor == made]
     assert "health_status: unhealthy" in told
+    looks = [action for action in told if action.startswith("exec_")]
+    assert [action.partition(":")[0] for action in looks[:3]] == ["exec_create", "exec_start", "exec_die"]
     assert told[-1] == "health_status: healthy"
     await rooms.containers.stop(made, timeout=0)
     await rooms.containers.start(made)
