@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 import signal
 import tempfile
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from engine.config import EngineConfig
-from engine.containers import idranges, names, netfiles, pipes, resources, specs, users, workingdir
+from engine.containers import idranges, names, netfiles, pipes, resources, specs, users
 from engine.containers.hostconfig import HostConfig, Limits
 from engine.containers.layered import Layered
 from engine.containers.model import ContainerConfig
@@ -97,7 +96,6 @@ async def run_ephemeral(
         folder.chmod(0o711)
         spec = _spec(config, networks, container_id, folder, Layered([upper, *lower]), step)
         overlay = Overlay(lower=lower, upper=upper, work=work, volatile=True)
-        await _working_dir(launcher, overlay, step)
         try:
             pid = await launcher.create(container_id, spec, rootfs=overlay, log=None)
             await _plug(networks, container_id, pid, folder, step)
@@ -230,9 +228,3 @@ def _mount(mount: StepMount, *, mapped: bool) -> Mount:
         source=str(mount.source),
         options=["rbind", "rprivate", "nosuid", "nodev", access, *(["ridmap"] if mapped else [])],
     )
-
-
-async def _working_dir(launcher: Launcher, overlay: Overlay, step: Step) -> None:
-    path = os.path.normpath(step.working_dir or "/")
-    if path != "/" and Layered([overlay.upper, *overlay.lower]).stat(path) is None:
-        await workingdir.make_folder(launcher, overlay, path, step.id_shift)

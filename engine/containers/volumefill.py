@@ -10,7 +10,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.containers import archive, inroot, rootview, times, workingdir
+from engine.containers import archive, inroot, rootview, times
 from engine.containers.layered import Layered
 from engine.containers.model import Container, MountPoint
 from engine.containers.room import Room
@@ -28,7 +28,6 @@ async def prepare(room: Room, container: Container, lower: Sequence[Path]) -> No
             _source(point)
         elif point.type == "volume":
             await _volume(room, container, point, lower)
-    await workingdir.ensure(room, container, lower)
 
 
 async def release(room: Room, container: Container) -> None:

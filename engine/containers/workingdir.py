@@ -1,4 +1,5 @@
-"""A container's working directory: where its image has none, it is made, root's and all that lead there too."""
+"""A container's working directory: where its image has none, it is made at once. What is mounted is looked into only
+at the start, by who starts there."""
 
 from __future__ import annotations
 
@@ -8,18 +9,15 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from engine.containers import idranges, inroot
 from engine.containers.layered import Layered
 from engine.containers.model import Container
+from engine.containers.places import Places
 from engine.containers.room import Room
 from engine.errors import InvalidInput
 from engine.runtime.launcher import Overlay
 from engine.threads import to_the_end
-
-if TYPE_CHECKING:
-    from engine.runtime.launcher import Launcher
 
 _REMEMBERED = 1000
 
@@ -38,19 +36,11 @@ async def at_creation(room: Room, container: Container) -> None:
             room.working_dirs.clear()
         room.working_dirs.add(wanted)
         return
-    async with room.registry.live(container).lock:
-        await ensure(room, container, lower)
-
-
-async def ensure(room: Room, container: Container, lower: Sequence[Path]) -> None:
-    """It is there afterwards. With the container's lock held. Raises InvalidInput where it can't be."""
-    path, paths = container.config.working_dir or "/", room.registry.paths(container)
     # What is mounted right there brings a folder along.
-    if path == "/" or any(point.destination == path for point in container.mounts):
-        return
-    if not _is_there((paths.upper, *lower), path):
-        overlay = Overlay(tuple(lower), paths.upper, paths.work)
-        await make_folder(room.launcher, overlay, path, container.id_shift)
+    if not any(point.destination == path for point in container.mounts):
+        async with room.registry.live(container).lock:
+            real = await asyncio.to_thread(Places((), Layered(lower).readlink).real, path)
+            await _make(room, container, lower, real)
 
 
 def _is_there(layers: Sequence[Path], path: str) -> bool:
@@ -60,12 +50,12 @@ def _is_there(layers: Sequence[Path], path: str) -> bool:
     return found is not None
 
 
-async def make_folder(launcher: Launcher, overlay: Overlay, path: str, shift: int) -> None:
-    """A folder in a root that nobody uses yet, with those above it. Raises InvalidInput where it can't be."""
-    root = await launcher.mount(overlay, idranges.mappings(shift))
+async def _make(room: Room, container: Container, lower: Sequence[Path], path: str) -> None:
+    """With those above it, in the root that nobody uses yet. Raises InvalidInput where it can't be."""
+    paths, shift = room.registry.paths(container), container.id_shift
+    root = await room.launcher.mount(Overlay(tuple(lower), paths.upper, paths.work), idranges.mappings(shift))
     owner = (shift, shift) if shift else None
     try:
-        make = functools.partial(inroot.make_dirs, root, os.path.normpath(path), owner=owner)
-        os.close(await to_the_end(make))
+        os.close(await to_the_end(functools.partial(inroot.make_dirs, root, path, owner=owner)))
     finally:
         os.close(root)

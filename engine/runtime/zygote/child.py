@@ -90,6 +90,7 @@ def _live(sync: socket.socket, request: dict[str, Any]) -> NoReturn:
             libc.setdomainname(spec["domainname"])
         stage = "root filesystem"
         null = rootfs.enter(spec, trees, _become_root)
+        _make_folder(process.get("cwd") or "/")
         stage = "sysctl"
         for key, value in spec.get("linux", {}).get("sysctl", {}).items():
             if key.startswith("net.") and not _has(spec, "network"):
@@ -110,6 +111,15 @@ def _live(sync: socket.socket, request: dict[str, Any]) -> NoReturn:
         become(sync, process, request.get("seccomp"))
     except OSError as error:
         tell(sync, stage, error)
+
+
+def _make_folder(path: str) -> None:
+    """Where there is none, in what is mounted as well. If it can't be made, whoever enters it says so."""
+    if not os.path.isdir(path):
+        try:
+            os.makedirs(path, 0o755, exist_ok=True)
+        except OSError:
+            return
 
 
 def become(sync: socket.socket, process: dict[str, Any], seccomp: str | None) -> NoReturn:
