@@ -20,9 +20,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from engine.errors import InvalidInput, NotFound
-from engine.images import descriptor as types
 from engine.images import digest as digests
-from engine.images import manifest as manifests
 from engine.images.blobs import BlobStore
 from engine.images.catalog import Catalog, ImageRow
 from engine.images.collect import Collector
@@ -34,8 +32,8 @@ from engine.images.layers import LayerStore
 from engine.images.layout import Layout
 from engine.images.leases import Lease
 from engine.images.loans import Loans
-from engine.images.manifest import Index, Manifest
 from engine.images.reference import Reference
+from engine.images.registered import Registered, check_layer_type
 from engine.images.removal import Remover
 from engine.images.reserve import Reserve
 from engine.images.unpack import Limits
@@ -60,6 +58,7 @@ class ImageStore:
         self._reserve = Reserve(root / "reserve")
         self._remover = Remover(self)
         self._collector = Collector(self)
+        self._registered = Registered(self, self._layout)
 
     def close(self) -> None:
         """Lets go of the files. What is on disk stays."""
@@ -274,7 +273,7 @@ class ImageStore:
     def import_layer(self, blob: Descriptor | str, diff_id: str, parent_chain: str | None = None) -> Layer:
         """Unpacks a blob that is in `blobs` on top of `parent_chain`; of a bad one nothing is kept."""
         if isinstance(blob, Descriptor):
-            _check_layer_type(blob)
+            check_layer_type(blob)
         return self.layers.import_blob(blob, diff_id, parent_chain)
 
     def add_layer_from_dir(
@@ -371,45 +370,7 @@ class ImageStore:
         `ref` names it: by tag, by digest, or both. Raises InvalidInput for a manifest that is no image's or
         does not fit its config, NotFound for what is missing.
         """
-        manifest = manifests.parse(manifest_bytes, media_type)
-        if isinstance(manifest, Index):
-            raise InvalidInput("an index is not an image: choose one of its manifests")
-        self._check_image(manifest)
-        digest = digests.sha256(manifest_bytes)
-        image_id = manifest.config.digest
-        with self.lease(digest, image_id, *(layer.digest for layer in manifest.layers)):
-            self.blobs.put(manifest_bytes)
-            size = sum(layer.size for layer in manifest.layers)
-            with self.catalog.transaction():
-                described = Descriptor(manifest.media_type, digest, len(manifest_bytes))
-                self.catalog.add_image(image_id, described, None, size, "")
-                if ref is not None:
-                    self._name(ref, digest, image_id)
-        self._layout.refresh()
-        return self._image(image_id)
-
-    def _check_image(self, manifest: Manifest) -> None:
-        if not manifest.is_image:
-            raise InvalidInput(f"manifest of a {manifest.config.media_type}: it is no container image")
-        config = self.config(manifest.config.digest)
-        if len(config.rootfs.diff_ids) != len(manifest.layers):
-            raise InvalidInput(
-                f"manifest has {len(manifest.layers)} layers, its config {len(config.rootfs.diff_ids)} diff IDs"
-            )
-        for layer, diff_id, chain in zip(manifest.layers, config.rootfs.diff_ids, config.chain_ids, strict=True):
-            _check_layer_type(layer)
-            known = self.catalog.diff_ids_of(layer.digest)
-            if known and diff_id not in known:
-                raise InvalidInput(f"layer {layer.digest} unpacks to {known[0]}, its image's config says {diff_id}")
-            if not self.layers.has(chain) and not (known and self.blobs.has(layer.digest)):
-                raise NotFound(f"layer {layer.digest} is missing: pull the image again")
-
-    def _name(self, ref: Reference, digest: str, image_id: str) -> None:
-        self.catalog.add_origin(ref.repository, digest, image_id)
-        if ref.digest is not None and ref.digest != digest:
-            self.catalog.add_origin(ref.repository, ref.digest, image_id)  # the index it was chosen from
-        if ref.tag is not None:
-            self.catalog.set_tag(str(ref.with_tag(ref.tag)), image_id)
+        return self._image(self._registered.register(ref, manifest_bytes, media_type))
 
     def add_origin(self, image_id: str, ref: Reference, digest: str) -> None:
         """Notes that the repository of `ref` has this image as `digest`: after a push."""
@@ -417,56 +378,17 @@ class ImageStore:
 
     def manifest_of(self, image: Image | str) -> tuple[bytes, Descriptor]:
         """The manifest to push, and its descriptor; packs layers that exist only as folders."""
-        image_id = image if isinstance(image, str) else image.id
-        if (known := self.known_manifest(image_id)) is not None:
-            return known
-        config = self.config(image_id)
-        pairs = zip(config.chain_ids, config.rootfs.diff_ids, strict=True)
-        layers = tuple(self._packed(chain, diff_id) for chain, diff_id in pairs)
-        manifest = Manifest(Descriptor(types.OCI_CONFIG, image_id, self.blobs.size(image_id)), layers)
-        data = manifest.encode()
-        described = Descriptor(manifest.media_type, self.blobs.put(data), len(data))
-        self.catalog.set_manifest(image_id, described)
-        self._layout.refresh()
-        return data, described
+        return self._registered.manifest_of(image if isinstance(image, str) else image.id)
 
     def known_manifest(self, image_id: str) -> tuple[bytes, Descriptor] | None:
         """The manifest and its descriptor if all of its layers are packed already. Raises NotFound."""
-        row = self.catalog.image(image_id)
-        if row is None:
-            raise NotFound(f"No such image: {image_id}")
-        if row.manifest is not None and self.blobs.has(row.manifest.digest):
-            data = self.blobs.read(row.manifest.digest, manifests.MAX_MANIFEST_BYTES)
-            parsed = manifests.parse(data, row.manifest.media_type)
-            if isinstance(parsed, Manifest) and all(self.blobs.has(layer.digest) for layer in parsed.layers):
-                return data, row.manifest
-        return None
+        return self._registered.known(image_id)
 
     def packing(self, image_id: str) -> builtins.list[tuple[str, str, Descriptor | None]]:
         """(chain, diff ID, blob if there is one) of each of an image's layers, each diff ID once."""
         config = self.config(image_id)
         pairs = dict(zip(config.rootfs.diff_ids, config.chain_ids, strict=True))
         return [(chain, diff_id, self.layers.tars.known(diff_id)) for diff_id, chain in pairs.items()]
-
-    def _packed(self, chain: str, diff_id: str) -> Descriptor:
-        blob = self.layers.tars.known(diff_id) or self.layers.pack(chain)
-        if blob.media_type in _AS_OCI:
-            return Descriptor(_AS_OCI[blob.media_type], blob.digest, blob.size)
-        return blob
-
-
-_AS_OCI = {
-    types.DOCKER_LAYER: types.OCI_LAYER,
-    types.DOCKER_LAYER_GZIP: types.OCI_LAYER_GZIP,
-    types.DOCKER_LAYER_ZSTD: types.OCI_LAYER_ZSTD,
-}
-
-
-def _check_layer_type(layer: Descriptor) -> None:
-    if layer.media_type not in types.LAYER_TYPES:
-        foreign = "foreign" in layer.media_type or "nondistributable" in layer.media_type
-        what = "a foreign layer, which must not be redistributed" if foreign else "a layer of unknown type"
-        raise InvalidInput(f"image has {what}: {layer.media_type[:200]}")
 
 
 def _familiar_digest(repository: str, digest: str) -> str:
