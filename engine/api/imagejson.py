@@ -74,6 +74,9 @@ def described(image: Image, version: Version, folders: Sequence[str], tagged: fl
     }
     if config.variant:
         shown["Variant"] = config.variant
+    if version < (1, 45):
+        # docker-compose 1 takes from there which volumes to carry over to the next container.
+        shown |= {"Container": "", "ContainerConfig": shown["Config"]}
     if version < (1, 44):
         shown["VirtualSize"] = image.size
     return shown

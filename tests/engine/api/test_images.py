@@ -68,6 +68,12 @@ def test_names(client: docker.DockerClient, snapshot: docker.models.images.Image
         client.images.list(filters={"x": "y"})
 
 
+def test_what_older_clients_look_for(wire: Wire, snapshot: docker.models.images.Image) -> None:
+    old, new = (wire.ask("GET", f"/v{version}/images/snapshot:1/json").json for version in ("1.44", "1.45"))
+    assert old["ContainerConfig"] == old["Config"] == new["Config"]
+    assert "ContainerConfig" not in new
+
+
 def test_what_is_used_stays(wire: Wire, client: docker.DockerClient, snapshot: docker.models.images.Image) -> None:
     container = client.containers.create("snapshot:1")
     answer = wire.ask("DELETE", "/images/snapshot:1")
