@@ -91,6 +91,7 @@ async def _build(call: Call, auths: dict[str, Auth], source: RemoteContext) -> w
         if quiet:
             say({"aux": {"ID": image.id}})
             say({"stream": f"{image.id}\n"})
+        rooms.events.of_image("create", image)
         for tag in call.texts("t"):
             rooms.events.of_image("tag", image, Reference.parse(tag).familiar)
 

@@ -10,12 +10,15 @@ from aiohttp import web
 
 from engine.api import answer
 from engine.api.call import Call
+from engine.api.negotiate import Version
 from engine.api.router import Routes
 from engine.containers import times
 from engine.containers.events import Event
 from engine.errors import InvalidInput
 
 routes = Routes()
+_IMAGES_MADE = (1, 46)
+"""The version since when clients are told of images that were built."""
 
 
 @routes.add("GET", "/events", streaming=True)
@@ -29,7 +32,7 @@ async def events(call: Call) -> web.StreamResponse:
         # Until a time alone: all that is remembered.
         since=since or (1 if until else times.now()),
         until=until,
-        wanted=lambda event: _event_fits(event, wanted),
+        wanted=lambda event: _is_known(event, call.version) and _event_fits(event, wanted),
     )
 
     async def shown() -> AsyncIterator[dict[str, Any]]:
@@ -38,6 +41,10 @@ async def events(call: Call) -> web.StreamResponse:
                 yield event.json()
 
     return await answer.json_lines(call, shown())
+
+
+def _is_known(event: Event, version: Version) -> bool:
+    return version >= _IMAGES_MADE or (event.kind, event.action) != ("image", "create")
 
 
 _KINDS = frozenset(

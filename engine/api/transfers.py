@@ -150,7 +150,13 @@ async def save_(call: Call) -> web.StreamResponse:
     names = [call.params["name"]] if "name" in call.params else call.texts("names")
     if not names:
         raise InvalidInput("no images given: names is empty")
-    return await answer.written(call, "application/x-tar", partial(save, call.rooms.images, names))
+    loop = asyncio.get_running_loop()
+
+    def work(write: answer.Written) -> None:
+        for image in save(call.rooms.images, names, write):
+            loop.call_soon_threadsafe(call.rooms.events.of_image, "save", image)
+
+    return await answer.written(call, "application/x-tar", work)
 
 
 @routes.add("POST", "/images/load", streaming=True)

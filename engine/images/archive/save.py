@@ -29,8 +29,8 @@ def save(
     store: ImageStore,
     names: Sequence[str],
     write: Callable[[bytes | bytearray | memoryview], object],
-) -> None:
-    """Writes the archive of the images that `names` name. Raises NotFound before anything is written.
+) -> list[Image]:
+    """Writes the archive of the images that `names` name, and tells them. Raises NotFound before anything is written.
 
     The same images give the same bytes.
     """
@@ -49,6 +49,7 @@ def save(
             lease.add(described.digest, *(layer.digest for layer in manifest.layers))
             manifested.append((references, data, described, manifest))
         _write(store, manifested, TarWriter(write))
+    return [image for image, _ in wanted.values()]
 
 
 def _tagged(store: ImageStore, name: str) -> list[str]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import docker
 import pytest
@@ -108,6 +109,16 @@ def _leave(wire: Wire) -> None:
         with wire.connect() as connection:
             head = f"POST {path} HTTP/1.1\r\nHost: engine\r\nContent-Length: 100000\r\n\r\n"
             connection.sendall(head.encode() + b"\0" * 512)
+
+
+def test_listeners_hear_of_what_was_built(wire: Wire) -> None:
+    begun = time.time()
+    _build(wire, _context(f"FROM {BUSYBOX}\nLABEL k=v"), "t=heard")
+    asked = f'/events?since={begun}&until={time.time()}&filters={{"label":["k=v"]}}'
+    for version, actions in (("", ["create", "tag"]), ("/v1.45", ["tag"])):
+        told = wire.ask("GET", version + asked).body.splitlines()
+        assert [json.loads(line)["Action"] for line in told] == actions
+    assert wire.ask("DELETE", "/images/heard").status == 200
 
 
 def test_clients_that_leave_end_their_builds(wire: Wire, client: docker.DockerClient) -> None:

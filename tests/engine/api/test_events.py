@@ -91,6 +91,7 @@ def test_an_images_events_have_its_labels(client: docker.DockerClient) -> None:
     assert [(event["Action"], event["Actor"]["Attributes"]["name"]) for event in told] == [  # type: ignore[index]
         ("tag", "labelled:1"),
         ("tag", "labelled:2"),
+        ("save", image.id),
         ("load", image.id),
         ("untag", "labelled:1"),
         ("untag", "labelled:2"),
