@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from engine.containers import archive, changes, commit, inroot, places, rootview, users, volumes
+from engine.containers import archive, changes, commit, inroot, places, putting, rootview, users, volumes
 from engine.containers.model import Container, ContainerConfig, MountPoint
 from engine.containers.places import Places
 from engine.containers.room import Room
@@ -64,8 +64,8 @@ class FileAccess:
         async with self._locked(container):
             owner = await asyncio.to_thread(self._user, container) if copy_ids and container.config.user else None
             async with self._root(container, path, writing=True) as (root, inside, shift):
-                options = archive.PutOptions(shift, owner, no_overwrite_dir_non_dir)
-                await to_the_end(functools.partial(archive.put, root, inside, tar, options))
+                options = putting.PutOptions(shift, owner, no_overwrite_dir_non_dir)
+                await to_the_end(functools.partial(putting.put, root, inside, tar, options))
         self._room.tell(container, "extract-to-dir")
 
     def _user(self, container: Container) -> tuple[int, int]:
