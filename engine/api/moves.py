@@ -8,8 +8,8 @@ from engine.api import answer, progress
 from engine.api.call import Call
 from engine.api.router import Routes
 from engine.containers.model import State, TlsPems, from_json, to_json
+from engine.containers.move.leaving import Wish
 from engine.containers.move.offer import Offer
-from engine.containers.move.outgoing import Wish
 from engine.errors import InvalidInput
 
 routes = Routes()
