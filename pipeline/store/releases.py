@@ -1,9 +1,8 @@
-"""Services, their releases, and rollouts over hosts."""
+"""Releases of services, and their rollouts over hosts."""
 
 from __future__ import annotations
 
 import json
-import secrets
 
 from sqlalchemy import Connection, and_, insert, select, update
 
@@ -13,29 +12,22 @@ from pipeline.plan.models import Kind
 from pipeline.protocol import (
     ROLLOUT_ENDED,
     HostState,
-    HostStep,
-    LeaseState,
-    NewHostStep,
     NewRelease,
     NewRollout,
     Release,
     ReleaseState,
-    Renewal,
     Rollout,
     RolloutState,
     RolloutUpdate,
-    StepClaim,
-    StepOutcome,
     StepState,
 )
 from pipeline.run.states import STAGE_ENDED, AttemptState, StageState
 from pipeline.services import NamedService
 from pipeline.store import tables as t
-from pipeline.store.context import Context, held_attempt, known_hosts, new_token, stage_of
-from pipeline.store.rows import AnyRow, one, planned_of, release_of, rollout_of, step_of
+from pipeline.store.context import Context, held_attempt, stage_of
+from pipeline.store.rows import AnyRow, one, planned_of, release_of, rollout_of
 from pipeline.store.runs import stage_rows
 from pipeline.triggers.event import Event
-from pipeline.views import HostReplicas, ServiceView
 
 _UNDER_WAY = [RolloutState.RUNNING, RolloutState.BAKING, RolloutState.REVERTING]
 _OPEN_STEPS = [StepState.PENDING, StepState.RUNNING]
@@ -192,7 +184,7 @@ def _give_up(connection: Connection, context: Context, rollout: AnyRow) -> None:
     """Ends a rollout that nobody coordinates any more. Its hosts go on to whatever is rolled out next."""
     reason = "its coordinator was lost"
     now = context.clock()
-    _abandon(connection, rollout.id)
+    abandon(connection, rollout.id)
     connection.execute(
         update(t.rollouts)
         .where(t.rollouts.c.id == rollout.id)
@@ -205,7 +197,7 @@ def get_rollout(connection: Connection, rollout: int) -> Rollout:
     return rollout_of(connection, one(connection, t.rollouts, f"rollout {rollout}", t.rollouts.c.id == rollout))
 
 
-def _coordinated(connection: Connection, attempt: str, token: str, rollout: int) -> AnyRow:
+def coordinated(connection: Connection, attempt: str, token: str, rollout: int) -> AnyRow:
     """The rollout, if this attempt coordinates it. Raises LeaseLost."""
     held_attempt(connection, attempt, token)
     row = one(connection, t.rollouts, f"rollout {rollout}", t.rollouts.c.id == rollout)
@@ -217,7 +209,7 @@ def _coordinated(connection: Connection, attempt: str, token: str, rollout: int)
 def update_rollout(
     connection: Connection, context: Context, attempt: str, token: str, rollout: int, change: RolloutUpdate
 ) -> Rollout:
-    row = _coordinated(connection, attempt, token, rollout)
+    row = coordinated(connection, attempt, token, rollout)
     if row.state in ROLLOUT_ENDED:
         if change.state is not None and change.state != row.state:
             raise Conflict(f"rollout {rollout} has ended: {row.state}")
@@ -261,146 +253,10 @@ def _end_release(connection: Connection, context: Context, row: AnyRow, state: R
     )
 
 
-# Steps
-
-
-def request_step(
-    connection: Connection, context: Context, attempt: str, token: str, rollout: int, new: NewHostStep
-) -> HostStep:
-    row = _coordinated(connection, attempt, token, rollout)
-    mine = select(t.steps).where(t.steps.c.rollout_id == rollout, t.steps.c.key == new.key)
-    known = connection.execute(mine).first()
-    if known is None:
-        now = context.clock()
-        connection.execute(
-            insert(t.steps).values(
-                rollout_id=rollout,
-                key=new.key,
-                host=new.host,
-                action=new.action,
-                payload=json.dumps(new.payload),
-                state=StepState.PENDING,
-                error="",
-                result="",
-                deadline=now + new.deadline,
-                hint_at=now,
-                created=now,
-            )
-        )
-        known = connection.execute(mine).one()
-    return step_of(known, row.service)
-
-
-def abandon_steps(connection: Connection, attempt: str, token: str, rollout: int) -> None:
-    _coordinated(connection, attempt, token, rollout)
-    _abandon(connection, rollout)
-
-
-def _abandon(connection: Connection, rollout: int) -> None:
+def abandon(connection: Connection, rollout: int) -> None:
+    """Its steps that are not over."""
     connection.execute(
         update(t.steps)
         .where(t.steps.c.rollout_id == rollout, t.steps.c.state.in_(_OPEN_STEPS))
         .values(state=StepState.ABANDONED, token=None)
-    )
-
-
-def list_steps(connection: Connection, rollout: int) -> list[HostStep]:
-    row = one(connection, t.rollouts, f"rollout {rollout}", t.rollouts.c.id == rollout)
-    query = select(t.steps).where(t.steps.c.rollout_id == rollout).order_by(t.steps.c.id)
-    return [step_of(step, row.service) for step in connection.execute(query)]
-
-
-def claim_step(connection: Connection, context: Context, step: int, worker: str) -> StepClaim | None:
-    row = connection.execute(select(t.steps).where(t.steps.c.id == step)).first()
-    if row is None or row.state != StepState.PENDING or row.host != worker:
-        return None
-    rollout = one(connection, t.rollouts, f"rollout {row.rollout_id}", t.rollouts.c.id == row.rollout_id)
-    token = new_token()
-    connection.execute(
-        update(t.steps)
-        .where(t.steps.c.id == step)
-        .values(state=StepState.RUNNING, token=token, lease_until=context.clock() + context.lease_seconds)
-    )
-    release = get_release(connection, rollout.release)
-    previous = get_release(connection, rollout.previous) if rollout.previous else None
-    names = (*release.spec.secrets, *(previous.spec.secrets if previous else ()))
-    values = {name: value for name in names for value in context.secrets.known([name])}
-    taken = connection.execute(select(t.steps).where(t.steps.c.id == step)).one()
-    return StepClaim(
-        step=step_of(taken, rollout.service),
-        token=token,
-        lease_seconds=context.lease_seconds,
-        release=release,
-        previous=previous,
-        secrets=values,
-    )
-
-
-def _held_step(connection: Connection, step: int, token: str) -> AnyRow:
-    row = connection.execute(select(t.steps).where(t.steps.c.id == step)).first()
-    if row is None or row.token is None or not secrets.compare_digest(row.token, token):
-        raise LeaseLost(f"step {step} is not held by this token")
-    return row
-
-
-def renew_step(connection: Connection, context: Context, step: int, token: str) -> Renewal:
-    try:
-        row = _held_step(connection, step, token)
-    except LeaseLost:
-        return Renewal(state=LeaseState.LOST)
-    if row.state != StepState.RUNNING:
-        return Renewal(state=LeaseState.LOST)
-    until = context.clock() + context.lease_seconds
-    connection.execute(update(t.steps).where(t.steps.c.id == step).values(lease_until=until))
-    return Renewal(state=LeaseState.OK, expires_in=context.lease_seconds)
-
-
-def finish_step(connection: Connection, step: int, token: str, outcome: StepOutcome) -> None:
-    row = _held_step(connection, step, token)
-    if row.state != StepState.RUNNING:
-        if row.state in (StepState.DONE, StepState.FAILED):
-            return  # said twice
-        raise LeaseLost(f"step {step} is over: {row.state}")
-    connection.execute(
-        update(t.steps)
-        .where(t.steps.c.id == step)
-        .values(
-            state=StepState.DONE if outcome.ok else StepState.FAILED,
-            error=outcome.error,
-            result=json.dumps(outcome.result),
-        )
-    )
-
-
-# Services
-
-
-def list_services(connection: Connection, context: Context) -> list[ServiceView]:
-    rows = connection.execute(select(t.services).order_by(t.services.c.name))
-    return [_view(connection, context, row) for row in rows.all()]
-
-
-def get_service(connection: Connection, context: Context, service: str) -> ServiceView:
-    row = one(connection, t.services, f"service {service}", t.services.c.name == service)
-    return _view(connection, context, row)
-
-
-def _view(connection: Connection, context: Context, row: AnyRow) -> ServiceView:
-    spec = NamedService.model_validate_json(row.spec)
-    rollout = connection.execute(
-        select(t.rollouts).where(t.rollouts.c.service == row.name).order_by(t.rollouts.c.id.desc()).limit(1)
-    ).first()
-    hosts = []
-    for host in known_hosts(connection, context, {}):
-        replicas = tuple(replica for replica in host.replicas if replica.service == row.name)
-        wanted = all(host.labels.get(key) == value for key, value in spec.hosts.items())
-        if wanted or replicas:
-            hosts.append(HostReplicas(host=host.name, online=host.state == "online", replicas=replicas))
-    return ServiceView(
-        name=row.name,
-        repository=row.repository,
-        spec=spec,
-        release=get_release(connection, row.live) if row.live else None,
-        rollout=rollout_of(connection, rollout) if rollout is not None else None,
-        hosts=tuple(hosts),
     )

@@ -30,7 +30,7 @@ from pipeline.protocol import (
     WorkerInfo,
 )
 from pipeline.secrets import SecretFolder
-from pipeline.store import attempts, history, logs, releases, runs, workers
+from pipeline.store import attempts, history, logs, releases, runs, services, steps, workers
 from pipeline.store import figures as counting
 from pipeline.store import schedules as scheduling
 from pipeline.store import sweep as sweeping
@@ -234,11 +234,11 @@ class Store:
 
     def list_services(self) -> list[ServiceView]:
         with self._database.read() as connection:
-            return releases.list_services(connection, self._context)
+            return services.list_services(connection, self._context)
 
     def get_service(self, service: str) -> ServiceView:
         with self._database.read() as connection:
-            return releases.get_service(connection, self._context, service)
+            return services.get_service(connection, self._context, service)
 
     def list_releases(self, service: str, *, limit: int = 50) -> list[Release]:
         """The newest first."""
@@ -276,15 +276,15 @@ class Store:
 
     def request_step(self, attempt: str, token: str, rollout: int, step: NewHostStep) -> HostStep:
         with self._database.write() as connection:
-            return releases.request_step(connection, self._context, attempt, token, rollout, step)
+            return steps.request_step(connection, self._context, attempt, token, rollout, step)
 
     def abandon_steps(self, attempt: str, token: str, rollout: int) -> None:
         with self._database.write() as connection:
-            releases.abandon_steps(connection, attempt, token, rollout)
+            steps.abandon_steps(connection, attempt, token, rollout)
 
     def steps(self, rollout: int) -> list[HostStep]:
         with self._database.read() as connection:
-            return releases.list_steps(connection, rollout)
+            return steps.list_steps(connection, rollout)
 
     def pending_steps(self, worker: str) -> list[int]:
         with self._database.read() as connection:
@@ -292,15 +292,15 @@ class Store:
 
     def claim_step(self, step: int, worker: str) -> StepClaim | None:
         with self._database.write() as connection:
-            return releases.claim_step(connection, self._context, step, worker)
+            return steps.claim_step(connection, self._context, step, worker)
 
     def renew_step(self, step: int, token: str) -> Renewal:
         with self._database.write() as connection:
-            return releases.renew_step(connection, self._context, step, token)
+            return steps.renew_step(connection, self._context, step, token)
 
     def finish_step(self, step: int, token: str, outcome: StepOutcome) -> None:
         with self._database.write() as connection:
-            releases.finish_step(connection, step, token, outcome)
+            steps.finish_step(connection, step, token, outcome)
 
 
 def open_store(
