@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import msgspec
-
-from engine.containers import times
+from engine.containers import loglines, rotation, times
 from engine.containers.inotify import Watch
-from engine.containers.session import Stream
-from engine.errors import InvalidInput
-from engine.images.descriptor import MALFORMED
+from engine.containers.loglines import Entry
 from engine.threads import to_the_end
 
-_CHUNK = 1 << 18
 _LINES_AT_ONCE, _BYTES_AT_ONCE = 1024, 1 << 20
-_LONGEST_LINE = 64 << 20
-
-
-class _Line(msgspec.Struct):
-    log: str = ""
-    stream: str = "stdout"
-    time: str = times.ZERO
-
-
-_decoder = msgspec.json.Decoder(_Line)
-Entry = tuple[Stream, int, bytes]
+_CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -119,7 +102,7 @@ class _Log:
 
     def begin(self) -> None:
         """Goes to the first line of the selection. The last one is that of now."""
-        self._end = _newest(self._path)
+        self._end = rotation.newest(self._path)
         self._size = os.fstat(self._end.fileno()).st_size if self._end is not None else 0
         self._to_first()
         if self._follow:
@@ -133,22 +116,22 @@ class _Log:
     def _to_first(self) -> None:
         tail = self._selection.tail
         if tail is None:
-            self._file = _oldest(self._path)
+            self._file = rotation.oldest(self._path)
             return
-        self._file = _newest(self._path)
+        self._file = rotation.newest(self._path)
         if self._file is None:
             return
         if tail == 0:
             self._file.seek(0, os.SEEK_END)
-            _to_line_start(self._file)
+            loglines.to_line_start(self._file)
             return
         start = _tail_start(self._file, self._selection)
         if start is None:
             self._file.close()
-            self._file = _oldest(self._path)
+            self._file = rotation.oldest(self._path)
         else:
             self._file.seek(start)
-        self._ready = list(_last(filter(self._selection.takes, self._lines()), tail))
+        self._ready = list(loglines.last(filter(self._selection.takes, self._lines()), tail))
         if self._end is not None and not self._ready:
             # All that there was has been dropped by a rotation meanwhile: then what there is now.
             self._forget_end()
@@ -174,21 +157,21 @@ class _Log:
     def _lines(self) -> Iterator[Entry]:
         while True:
             if self._file is None:
-                self._file = _oldest(self._path)
+                self._file = rotation.oldest(self._path)
                 if self._file is None:
                     return
             if self._end is not None and os.path.sameopenfile(self._end.fileno(), self._file.fileno()):
-                yield from _complete_lines(self._file, self._size)
+                yield from loglines.complete_lines(self._file, self._size)
                 return
-            yield from _complete_lines(self._file)
-            if self._end is not None and not _among(self._path, self._end):
+            yield from loglines.complete_lines(self._file)
+            if self._end is not None and not rotation.among(self._path, self._end):
                 # It was dropped before it could be read: all there is now came after it.
                 return
-            following = _following(self._path, self._file)
+            following = rotation.following(self._path, self._file)
             if following is None:
                 return
             # Whatever was still written to it before it was rotated.
-            yield from _complete_lines(self._file)
+            yield from loglines.complete_lines(self._file)
             self._file.close()
             self._file = following
 
@@ -196,100 +179,6 @@ class _Log:
         for file in (self._file, self._end):
             if file is not None:
                 file.close()
-
-
-def _among(path: Path, file: IO[bytes]) -> bool:
-    here = os.fstat(file.fileno()).st_ino
-    return any(inode == here for _, inode in _files(path))
-
-
-def _files(path: Path) -> list[tuple[Path, int]]:
-    """The log's files and their inodes, the newest first: looked at until two looks agree, for a rotation moves every
-    name by one."""
-    while True:
-        found = _look(path)
-        if found is not None and found == _look(path):
-            return found
-
-
-def _look(path: Path) -> list[tuple[Path, int]] | None:
-    prefix = f"{path.name}."
-    try:
-        there = os.listdir(path.parent)
-    except FileNotFoundError:
-        return []  # removed with its container
-    numbers = [int(name[len(prefix) :]) for name in there if _is_number(name, prefix)]
-    names = [path, *(path.with_name(f"{prefix}{number}") for number in sorted(numbers))]
-    found = []
-    for name in names:
-        try:
-            found.append((name, os.stat(name).st_ino))
-        except FileNotFoundError:
-            if name != path:
-                return None
-    return found
-
-
-def _is_number(name: str, prefix: str) -> bool:
-    rest = name.removeprefix(prefix)
-    return rest != name and rest.isascii() and rest.isdigit()
-
-
-def _opened(path: Path, inode: int) -> IO[bytes] | None:
-    """None where there is no such file, or another than was seen."""
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return None
-    if inode == os.fstat(file.fileno()).st_ino:
-        return file
-    file.close()
-    return None
-
-
-def _newest(path: Path) -> IO[bytes] | None:
-    """Also while a rotation has moved the last one away and not yet begun the next."""
-    while files := _files(path):
-        if (file := _opened(*files[0])) is not None:
-            return file
-    return None
-
-
-def _oldest(path: Path) -> IO[bytes] | None:
-    while files := _files(path):
-        if (file := _opened(*files[-1])) is not None:
-            return file
-    return None
-
-
-def _following(path: Path, file: IO[bytes]) -> IO[bytes] | None:
-    """The file that was begun when `file` was full; None while that is the newest."""
-    here = os.fstat(file.fileno()).st_ino
-    while True:
-        files = _files(path)
-        # One that is no longer among them has been dropped: all there are came after it.
-        at = next((number for number, (_, inode) in enumerate(files) if inode == here), len(files))
-        if at == 0:
-            return None
-        if (found := _opened(*files[at - 1])) is not None:
-            return found
-
-
-def _last(entries: Iterator[Entry], count: int) -> Iterator[Entry]:
-    """The last `count` whole lines: pieces of one long line count once."""
-    lines: deque[list[Entry]] = deque(maxlen=count)
-    open_line: dict[str, list[Entry]] = {}
-    for entry in entries:
-        pending = open_line.get(entry[0])
-        if pending is None:
-            pending = []
-            lines.append(pending)
-            open_line[entry[0]] = pending
-        pending.append(entry)
-        if entry[2].endswith(b"\n"):
-            del open_line[entry[0]]
-    for line in lines:
-        yield from line
 
 
 def _tail_start(file: IO[bytes], selection: Selection) -> int | None:
@@ -313,50 +202,3 @@ def _tail_start(file: IO[bytes], selection: Selection) -> int | None:
             if cut >= 0:
                 return position + cut + 1
     return None
-
-
-def _to_line_start(file: IO[bytes]) -> None:
-    """Back to the beginning of a line that is only half written."""
-    end = file.tell()
-    size = min(end, _CHUNK)
-    file.seek(end - size)
-    data = file.read(size)
-    cut = data.rfind(b"\n")
-    file.seek(end - size + cut + 1)
-
-
-def _complete_lines(file: IO[bytes], limit: int | None = None) -> Iterator[Entry]:
-    """Whole lines from where the file stands; it is left at the beginning of one that is not whole yet, or that begins
-    at `limit` or later."""
-    while True:
-        start = file.tell()
-        if limit is not None and start >= limit:
-            return
-        line = file.readline(_LONGEST_LINE)
-        if not line.endswith(b"\n"):
-            file.seek(start)
-            return
-        entry = parse(line)
-        if entry is not None:
-            yield entry
-
-
-def parse(line: bytes) -> Entry | None:
-    """One line of the file; None for one that a crash left broken.
-
-    Bytes that are not UTF-8 are kept by the writer as lone surrogates, and come out as they went in.
-    """
-    try:
-        decoded = _decoder.decode(line)
-    except MALFORMED:
-        # msgspec takes no lone surrogates, Python's own decoder does.
-        try:
-            decoded = msgspec.convert(json.loads(line), _Line)
-        except (ValueError, RecursionError, msgspec.ValidationError):
-            return None
-    try:
-        at = times.parse_rfc3339(decoded.time)
-    except InvalidInput:
-        at = 0
-    stream: Stream = "stderr" if decoded.stream == "stderr" else "stdout"
-    return stream, at, decoded.log.encode("utf-8", "surrogateescape")

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.containers.logs import Entry, Reading, Selection, parse
+from engine.containers.loglines import Entry, parse
+from engine.containers.logs import Reading, Selection
 from engine.runtime.zygote.logpump import LogFile, Stream
 
 
