@@ -9,10 +9,10 @@ from engine.containers import resources, security, times
 from engine.containers.model import Container, ContainerPaths, EndpointSettings, MountPoint, State, to_json
 
 _LEFT_OUT = (
-    *("Healthcheck", "Shell", "StopTimeout", "ArgsEscaped", "NetworkDisabled", "MacAddress", "StopSignal"),
+    *("Healthcheck", "Shell", "ArgsEscaped", "NetworkDisabled", "MacAddress", "StopSignal"),
     "ExposedPorts",
 )
-_LEFT_OUT_OF_HOST = ("Annotations", "StorageOpt", "Sysctls", "Mounts", "Init", "Tmpfs")
+_LEFT_OUT_OF_HOST = ("Annotations", "StorageOpt", "Sysctls", "Mounts", "Tmpfs")
 _NULL_IN_HOST = (
     *("Binds", "VolumesFrom", "CapAdd", "CapDrop", "GroupAdd", "ExtraHosts", "SecurityOpt"),
     *("DeviceCgroupRules", "DeviceRequests"),
@@ -71,6 +71,8 @@ def _config(container: Container) -> dict[str, Any]:
     for name in _LEFT_OUT:
         if not shown[name]:
             del shown[name]
+    if shown["StopTimeout"] is None:
+        del shown["StopTimeout"]
     if "Healthcheck" in shown:
         shown["Healthcheck"] = {name: value for name, value in shown["Healthcheck"].items() if value}
     for name in ("Volumes", "OnBuild"):
@@ -86,6 +88,8 @@ def _host_config(container: Container) -> dict[str, Any]:
     for name in _LEFT_OUT_OF_HOST:
         if not shown[name]:
             del shown[name]
+    if shown["Init"] is None:
+        del shown["Init"]
     if "Mounts" in shown:
         shown["Mounts"] = [_without_defaults(request) for request in shown["Mounts"]]
     for name in _NULL_IN_HOST:

@@ -103,6 +103,16 @@ def test_inspect(container: Container) -> None:
     assert "Name" not in bind
 
 
+@pytest.mark.parametrize("asked", [None, 0])
+def test_what_was_asked_for_is_shown_though_it_is_nothing(container: Container, asked: int | None) -> None:
+    container.config.stop_timeout = asked
+    container.host_config.init = None if asked is None else bool(asked)
+    shown = inspection.inspect(container, ContainerPaths(Path("/data"), container.id))
+    assert shown["Config"].get("StopTimeout") == asked
+    assert shown["HostConfig"].get("Init") == asked
+    assert ("StopTimeout" in shown["Config"], "Init" in shown["HostConfig"]) == (asked == 0, asked == 0)
+
+
 def test_a_line_of_the_list(container: Container) -> None:
     shown = inspection.summary(container)
     assert shown["Names"] == ["/web"]
