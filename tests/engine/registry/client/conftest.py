@@ -18,7 +18,7 @@ from engine.registry.server import make_app, start
 from tests.engine.registry.client.faults import Faults
 from tests.engine.registry.conftest import Wire
 
-PATIENCE = Patience(connect=5.0, stall=5.0, attempts=3, first=0.01, longest=0.5)
+PATIENCE = Patience(connect=30.0, stall=30.0, attempts=3, first=0.01, longest=0.5)
 
 
 @pytest.fixture
