@@ -45,7 +45,7 @@ def _json(call: Call, network: Network, *, containers: bool) -> dict[str, Any]:
         "Driver": network.driver,
         "EnableIPv4": True,
         "EnableIPv6": bool(network.subnet6),
-        "IPAM": {"Driver": "default", "Options": None, "Config": ipam},
+        "IPAM": {"Driver": "default", "Options": network.ipam_options, "Config": ipam},
         "Internal": network.internal,
         "Attachable": network.attachable,
         "Ingress": False,
@@ -115,6 +115,7 @@ async def create(call: Call) -> web.StreamResponse:
         attachable=bool(body.get("Attachable")),
         labels=body.get("Labels") or {},
         driver_options=body.get("Options") or {},
+        ipam_options=(body.get("IPAM") or {}).get("Options"),
     )
     _publish(call, "create", network)
     return answer.json({"Id": network.id, "Warning": ipv6.ABSENT if wishes.ipv6 and not network.subnet6 else ""}, 201)

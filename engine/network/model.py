@@ -61,8 +61,9 @@ class Endpoint(msgspec.Struct):
 class Network(msgspec.Struct):
     """One network. The drivers `host` and `null` have no subnet and no bridge; without IPv6 there is no subnet6.
 
-    `auxiliary` names addresses of the subnets that others use: no container gets one of them. Until all of it is
-    there it is not `made`, and goes with the engine's next start.
+    `auxiliary` names addresses of the subnets that others use: no container gets one of them. `ipam_options` mean
+    nothing here and are shown as they came. Until all of it is there it is not `made`, and goes with the engine's next
+    start.
     """
 
     id: str
@@ -82,6 +83,7 @@ class Network(msgspec.Struct):
     attachable: bool = False
     labels: dict[str, str] = msgspec.field(default_factory=dict)
     options: dict[str, str] = msgspec.field(default_factory=dict)
+    ipam_options: dict[str, str] | None = None
     endpoints: dict[str, Endpoint] = msgspec.field(default_factory=dict)
 
     @property

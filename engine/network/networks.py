@@ -91,6 +91,7 @@ class Networks(Attachments):
         attachable: bool = False,
         labels: dict[str, str] | None = None,
         driver_options: dict[str, str] | None = None,
+        ipam_options: dict[str, str] | None = None,
     ) -> Network:
         """Make a bridge network. Without wishes it gets a subnet that nothing on this host uses.
 
@@ -117,6 +118,7 @@ class Networks(Attachments):
             attachable=attachable,
             labels=dict(labels or {}),
             options=driver_options,
+            ipam_options=ipam_options,
         )
         async with self._changing:
             if any(other.name == name for other in self._networks.values()):

@@ -177,6 +177,7 @@ async def _create_network(room: Room, offer: NetworkOffer, *, keep: bool) -> Non
         attachable=offer.attachable,
         labels=offer.labels,
         driver_options=offer.options,
+        ipam_options=offer.ipam_options,
     )
     room.events.publish("network", "create", network.id, {"name": network.name, "type": network.driver})
 

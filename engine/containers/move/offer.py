@@ -45,6 +45,7 @@ class NetworkOffer(Struct, rename="pascal", kw_only=True):
     attachable: bool = False
     labels: dict[str, str] = {}
     options: dict[str, str] = {}
+    ipam_options: dict[str, str] | None = None
 
 
 class VolumeOffer(Struct, rename="pascal", kw_only=True):
@@ -155,6 +156,7 @@ def _networks(room: Room, container: Container) -> list[NetworkOffer]:
             attachable=network.attachable,
             labels=network.labels,
             options={key: value for key, value in network.options.items() if key != _INTERFACE},
+            ipam_options=network.ipam_options,
         )
         for network in found
         if not network.predefined

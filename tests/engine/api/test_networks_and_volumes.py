@@ -135,6 +135,12 @@ def test_what_is_no_network(wire: Wire, body: dict[str, object], status: int, sa
     assert (answer.status, says in answer.message) == (status, True), answer
 
 
+def test_options_of_the_address_management_are_kept(client: docker.DockerClient) -> None:
+    wished = [docker.types.IPAMConfig(options=options) for options in (None, {}, {"a": "b"})]
+    made = [client.networks.create(f"net{number}", ipam=ipam) for number, ipam in enumerate(wished)]
+    assert [network.attrs["IPAM"]["Options"] for network in made] == [None, None, {"a": "b"}]
+
+
 def test_auxiliary_addresses_are_no_containers(wire: Wire, client: docker.DockerClient) -> None:
     pool = {"Subnet": "10.234.5.0/29", "Gateway": "10.234.5.1", "AuxiliaryAddresses": {"a": "10.234.5.2"}}
     assert wire.ask("POST", "/networks/create", {"Name": "n", "IPAM": {"Config": [pool]}}).status == 201
