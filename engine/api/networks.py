@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from aiohttp import web
+from msgspec import Struct, field
 
 from engine.api import answer, filters
 from engine.api.call import Call
@@ -16,6 +17,44 @@ from engine.network import Network, Pool, Wishes, ipv6
 
 routes = Routes()
 _FILTERS = frozenset({"name", "id", "driver", "type", "label", "label!", "scope", "dangling", "until"})
+
+
+class _Pool(Struct, rename="pascal"):
+    subnet: str = ""
+    gateway: str = ""
+    ip_range: str = field(name="IPRange", default="")
+    auxiliary_addresses: dict[str, str] = {}
+
+
+class _Ipam(Struct, rename="pascal"):
+    driver: str = ""
+    options: dict[str, str] | None = None
+    config: list[_Pool] = []
+
+
+class _Creation(Struct, rename="pascal"):
+    """What a client sends to have a network made."""
+
+    name: str = ""
+    driver: str = ""
+    scope: str = ""
+    internal: bool = False
+    attachable: bool = False
+    ingress: bool = False
+    config_only: bool = False
+    enable_ipv4: bool = field(name="EnableIPv4", default=True)
+    enable_ipv6: bool = field(name="EnableIPv6", default=False)
+    ipam: _Ipam = field(name="IPAM", default_factory=_Ipam)
+    options: dict[str, str] = {}
+    labels: dict[str, str] = {}
+
+
+class _Connection(Struct, rename="pascal"):
+    """What a client sends to have a container put on a network, or taken off it."""
+
+    container: str = ""
+    endpoint_config: EndpointSettings | None = None
+    force: bool = False
 
 
 def _container_name(call: Call, container_id: str) -> str:
@@ -103,44 +142,38 @@ async def inspect(call: Call) -> web.StreamResponse:
 
 @routes.add("POST", "/networks/create")
 async def create(call: Call) -> web.StreamResponse:
-    body = await call.json()
-    if body.get("ConfigOnly") or body.get("Ingress") or body.get("Scope") not in (None, "", "local"):
+    asked = from_json(_Creation, await call.json())
+    if asked.config_only or asked.ingress or asked.scope not in ("", "local"):
         raise InvalidInput("only networks of the local scope can be created")
-    wishes = _wishes(body)
+    wishes = _wishes(asked)
     network = await call.rooms.networks.create(
-        body.get("Name") or "",
-        driver=body.get("Driver") or "bridge",
+        asked.name,
+        driver=asked.driver or "bridge",
         wishes=wishes,
-        internal=bool(body.get("Internal")),
-        attachable=bool(body.get("Attachable")),
-        labels=body.get("Labels") or {},
-        driver_options=body.get("Options") or {},
-        ipam_options=(body.get("IPAM") or {}).get("Options"),
+        internal=asked.internal,
+        attachable=asked.attachable,
+        labels=asked.labels,
+        driver_options=asked.options,
+        ipam_options=asked.ipam.options,
     )
     _publish(call, "create", network)
     return answer.json({"Id": network.id, "Warning": ipv6.ABSENT if wishes.ipv6 and not network.subnet6 else ""}, 201)
 
 
-def _wishes(body: dict[str, Any]) -> Wishes:
+def _wishes(asked: _Creation) -> Wishes:
     """What subnets are asked for. An IPv6 subnet does not make an IPv6 network: Docker ignores it as well."""
-    if body.get("EnableIPv4") is False:
+    if not asked.enable_ipv4:
         raise InvalidInput("networks without IPv4 are not supported: leave IPv4 on, and add IPv6 with --ipv6")
-    ipam = body.get("IPAM") or {}
-    if (ipam.get("Driver") or "default") != "default":
-        raise NotFound(f'IPAM driver "{ipam["Driver"]}" is not there: use default')
+    if (asked.ipam.driver or "default") != "default":
+        raise NotFound(f'IPAM driver "{asked.ipam.driver}" is not there: use default')
     found: dict[int, Pool] = {}
-    for config in ipam.get("Config") or ():
-        pool = Pool(
-            subnet=config.get("Subnet") or "",
-            gateway=config.get("Gateway") or "",
-            ip_range=config.get("IPRange") or "",
-            aux=config.get("AuxiliaryAddresses") or {},
-        )
+    for config in asked.ipam.config:
+        pool = Pool(config.subnet, config.gateway, config.ip_range, aux=config.auxiliary_addresses)
         version = 6 if ":" in (pool.subnet or pool.gateway) else 4
         if version in found:
             raise InvalidInput(f"a network has one IPv{version} subnet: give {pool.subnet} a network of its own")
         found[version] = pool
-    return Wishes(found.get(4, Pool()), found.get(6, Pool()) if body.get("EnableIPv6") else None)
+    return Wishes(found.get(4, Pool()), found.get(6, Pool()) if asked.enable_ipv6 else None)
 
 
 @routes.add("DELETE", "/networks/{ref}")
@@ -151,24 +184,17 @@ async def remove(call: Call) -> web.StreamResponse:
 
 @routes.add("POST", "/networks/{ref}/connect")
 async def connect(call: Call) -> web.StreamResponse:
-    body = await call.json()
-    settings = body.get("EndpointConfig")
+    asked = from_json(_Connection, await call.json())
     await call.rooms.containers.network_connect(
-        call.rooms.networks.get(call.params["ref"]).name,
-        body.get("Container") or "",
-        from_json(EndpointSettings, settings) if settings else None,
+        call.rooms.networks.get(call.params["ref"]).name, asked.container, asked.endpoint_config
     )
     return answer.empty(200)
 
 
 @routes.add("POST", "/networks/{ref}/disconnect")
 async def disconnect(call: Call) -> web.StreamResponse:
-    body = await call.json()
-    await call.rooms.containers.network_disconnect(
-        call.params["ref"],
-        body.get("Container") or "",
-        force=bool(body.get("Force")),
-    )
+    asked = from_json(_Connection, await call.json())
+    await call.rooms.containers.network_disconnect(call.params["ref"], asked.container, force=asked.force)
     return answer.empty(200)
 
 

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from aiohttp import web
+from msgspec import Struct
 
 from engine.api import answer
 from engine.api.call import Call
 from engine.api.router import Routes
+from engine.containers.model import from_json
 
 routes = Routes()
 _NAMED_STAY = (1, 42)
 """Before it, pruning took the named volumes, too."""
+
+
+class _Creation(Struct, rename="pascal"):
+    """What a client sends to have a volume made."""
+
+    name: str = ""
+    driver: str = ""
+    labels: dict[str, str] = {}
+    driver_opts: dict[str, str] = {}
 
 
 @routes.add("GET", "/volumes")
@@ -22,15 +33,14 @@ async def list_(call: Call) -> web.StreamResponse:
 
 @routes.add("POST", "/volumes/create")
 async def create(call: Call) -> web.StreamResponse:
-    body = await call.json()
+    asked = from_json(_Creation, await call.json())
     volumes = call.rooms.volumes
-    name = body.get("Name") or ""
     volume = volumes.create(
-        name,
-        anonymous=not name,
-        driver=body.get("Driver") or "local",
-        labels=body.get("Labels") or {},
-        options=body.get("DriverOpts") or {},
+        asked.name,
+        anonymous=not asked.name,
+        driver=asked.driver or "local",
+        labels=asked.labels,
+        options=asked.driver_opts,
     )
     return answer.json(volumes.json(volume), 201)
 

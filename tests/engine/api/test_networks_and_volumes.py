@@ -128,6 +128,10 @@ def test_names_change_with_the_networks(client: docker.DockerClient) -> None:
         ({"Name": "n", "Scope": "swarm"}, 400, "local scope"),
         ({"Name": "n", "EnableIPv4": False}, 400, "without IPv4"),
         ({"Name": "n", "Driver": "overlay"}, 404, 'network driver "overlay"'),
+        ({"Name": "n", "Labels": {"a": 1}}, 400, "$.Labels"),
+        ({"Name": "n", "Options": {"a": 1}}, 400, "$.Options"),
+        ({"Name": "n", "IPAM": {"Options": {"a": 1}}}, 400, "$.IPAM.Options"),
+        ({"Name": "n", "IPAM": 5}, 400, "$.IPAM"),
     ],
 )
 def test_what_is_no_network(wire: Wire, body: dict[str, object], status: int, says: str) -> None:
@@ -201,6 +205,12 @@ def test_nameless_volumes_go_with_their_container(client: docker.DockerClient) -
     assert len(client.volumes.list()) == 1
     holder.remove(v=True)
     assert client.volumes.list() == []
+
+
+@pytest.mark.parametrize("body", [{"Name": 5}, {"Name": "n", "Labels": {"a": 1}}, {"Name": "n", "Labels": ["a"]}])
+def test_what_is_no_volume(wire: Wire, body: dict[str, object]) -> None:
+    answer = wire.ask("POST", "/volumes/create", body)
+    assert (answer.status, "invalid JSON" in answer.message) == (400, True), answer
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "a\nb", "-x", "x"])
