@@ -21,6 +21,7 @@ from urllib3.exceptions import HTTPError
 from tests import needs
 from tests.engine.containers.daemon import Daemon, running
 from tests.engine.containers.machine import Holdings, zygote_of
+from tests.engine.tars import tar_of
 from tests.patience import wait_for
 
 pytestmark = pytest.mark.kernel
@@ -132,7 +133,9 @@ def _network(client: docker.DockerClient, name: str) -> None:
 
 
 def _build(client: docker.DockerClient, tag: str = "made:1") -> None:
-    client.images.build(fileobj=io.BytesIO(_DOCKERFILE), tag=tag, nocache=True, rm=True)
+    # In memory: the library forgets to close a context of its own where the engine goes away.
+    context = io.BytesIO(tar_of({"Dockerfile": _DOCKERFILE}))
+    client.images.build(fileobj=context, custom_context=True, tag=tag, nocache=True, rm=True)
 
 
 def _build_again(client: docker.DockerClient, name: str) -> None:
