@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aiohttp import web
+from msgspec import Struct
 
 from engine.api import answer, detach
 from engine.api.call import Call
@@ -10,50 +11,68 @@ from engine.api.connection import Duplex, Taken
 from engine.api.converse import converse
 from engine.api.frames import frame, media_type
 from engine.api.router import Routes
+from engine.containers.model import from_json
 from engine.errors import InvalidInput, SystemFailure
 
 routes = Routes()
 
 
+class _Creation(Struct, rename="pascal"):
+    """What a client sends to have an execution made."""
+
+    cmd: list[str] = []
+    env: list[str] = []
+    user: str = ""
+    working_dir: str = ""
+    privileged: bool = False
+    tty: bool = False
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    detach_keys: str = ""
+    console_size: list[int] | None = None
+
+
+class _Start(Struct, rename="pascal"):
+    """What a client sends to have it begin."""
+
+    detach: bool = False
+    tty: bool = False
+    console_size: list[int] | None = None
+
+
 @routes.add("POST", "/containers/{ref:link}/exec")
 async def create(call: Call) -> web.StreamResponse:
-    body = await call.json()
-    command = body.get("Cmd") or []
-    if isinstance(command, str):
-        command = [command]
-    if not command:
+    asked = from_json(_Creation, await call.json())
+    if not asked.cmd:
         raise InvalidInput("No exec command specified")
-    # docker-py writes it small, and Docker's own reader takes names in any case.
-    keys = detach.parse(body.get("DetachKeys") or "")
-    size = _size(body.get("ConsoleSize"))
     execution = call.rooms.containers.execs.create(
         call.container(),
-        command,
-        env=body.get("Env") or (),
-        user=body.get("User") or "",
-        working_dir=body.get("WorkingDir") or "",
-        privileged=bool(body.get("Privileged")),
-        tty=bool(body.get("Tty")),
-        stdin=bool(body.get("AttachStdin")),
-        stdout=bool(body.get("AttachStdout")),
-        stderr=bool(body.get("AttachStderr")),
-        detach_keys=keys,
-        size=size,
+        asked.cmd,
+        env=asked.env,
+        user=asked.user,
+        working_dir=asked.working_dir,
+        privileged=asked.privileged,
+        tty=asked.tty,
+        stdin=asked.attach_stdin,
+        stdout=asked.attach_stdout,
+        stderr=asked.attach_stderr,
+        detach_keys=detach.parse(asked.detach_keys),
+        size=_size(asked.console_size),
     )
     return answer.json({"Id": execution.id}, 201)
 
 
 @routes.add("POST", "/exec/{id}/start")
 async def start(call: Call) -> web.StreamResponse:
-    body = await call.json()
+    asked = from_json(_Start, await call.json())
     execs = call.rooms.containers.execs
     execution = execs.get(call.params["id"])
-    tty = bool(body.get("Tty"))
-    detached = bool(body.get("Detach"))
+    tty = asked.tty
     try:
-        session = await execs.start(execution, detach=detached, size=_size(body.get("ConsoleSize")))
+        session = await execs.start(execution, detach=asked.detach, size=_size(asked.console_size))
     except (InvalidInput, SystemFailure) as error:
-        if detached:
+        if asked.detach:
             raise
         return await _say(call, f"{error}\r\n".encode(), tty=tty)
     if session is None:
@@ -64,12 +83,12 @@ async def start(call: Call) -> web.StreamResponse:
     return Taken()
 
 
-def _size(asked: object) -> tuple[int, int] | None:
+def _size(asked: list[int] | None) -> tuple[int, int] | None:
     """(rows, columns) of a ConsoleSize. Raises InvalidInput."""
-    if asked is None:
-        return None
     match asked:
-        case [int(rows), int(columns)]:
+        case None:
+            return None
+        case [rows, columns]:
             return rows, columns
     raise InvalidInput(f"invalid console size {asked!r}: write it as [rows, columns]")
 

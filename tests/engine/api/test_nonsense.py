@@ -85,6 +85,14 @@ def test_configurations(wire: Wire, body: dict[str, object]) -> None:
     assert (answer.status, "\n" in answer.message) == (400, False), answer
 
 
+@pytest.mark.parametrize(
+    "body", [{"Cmd": [1]}, {"Cmd": "x", "Env": {"A": "b"}}, {"Cmd": "x", "User": 5}, {"Cmd": "x", "DetachKeys": 7}]
+)
+def test_executions(wire: Wire, body: dict[str, object]) -> None:
+    answer = wire.ask("POST", f"/containers/{wire.start('c1')}/exec", body)
+    assert (answer.status, "invalid JSON" in answer.message) == (400, True), answer
+
+
 @pytest.mark.parametrize(("method", "path"), UNKNOWN)
 def test_what_nobody_has(wire: Wire, method: str, path: str) -> None:
     body = {"Cmd": ["true"]} if path.endswith("/exec") else {} if method == "POST" else None
