@@ -88,7 +88,7 @@ def test_configurations(wire: Wire, body: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     "body", [{"Cmd": [1]}, {"Cmd": "x", "Env": {"A": "b"}}, {"Cmd": "x", "User": 5}, {"Cmd": "x", "DetachKeys": 7}]
 )
-def test_executions(wire: Wire, body: dict[str, object]) -> None:
+def test_executions(wire: Wire, client: docker.DockerClient, body: dict[str, object]) -> None:
     answer = wire.ask("POST", f"/containers/{wire.start('c1')}/exec", body)
     assert (answer.status, "invalid JSON" in answer.message) == (400, True), answer
 
