@@ -15,6 +15,7 @@ from engine.api.call import Call
 from engine.api.credentials import auth_from
 from engine.api.router import Routes
 from engine.containers import times
+from engine.containers.filters import boolean
 from engine.errors import InvalidInput
 from engine.images.image import Deleted, Image
 from engine.images.reference import DEFAULT_DOMAIN, Reference
@@ -64,7 +65,7 @@ def _fits(image: Image, wanted: dict[str, list[str]], call: Call) -> bool:
     return (
         filters.labels_match(image.config.config.labels, wanted.get("label", []))
         and not any(filters.labels_match(image.config.config.labels, [label]) for label in wanted.get("label!", []))
-        and filters.any_of(wanted.get("dangling"), lambda value: (value in {"1", "true"}) == (not image.tags))
+        and boolean(wanted, "dangling") in (None, not image.tags)
         and ("reference" not in wanted or bool(_called(image, wanted["reference"])))
         and all(is_newer(name) for name in wanted.get("since", []))
         and all(is_older(name) for name in wanted.get("before", []))
@@ -121,7 +122,8 @@ async def remove(call: Call) -> web.StreamResponse:
 async def prune(call: Call) -> web.StreamResponse:
     wanted = call.filters()
     filters.check(wanted, {"dangling", "label", "label!", "until"})
-    dangling = wanted.pop("dangling", ["true"])[0] not in {"0", "false"}
+    dangling = boolean(wanted, "dangling") is not False
+    wanted.pop("dangling", None)
 
     def keep(image: Image) -> bool:
         return not _fits(image, wanted, call)
@@ -164,7 +166,7 @@ async def search(call: Call) -> web.StreamResponse:
 
 def _is_sought(found: Found, wanted: dict[str, list[str]]) -> bool:
     return (
-        filters.any_of(wanted.get("is-official"), lambda value: (value in {"1", "true"}) == found.is_official)
-        and filters.any_of(wanted.get("is-automated"), lambda value: (value in {"1", "true"}) == found.is_automated)
+        boolean(wanted, "is-official") in (None, found.is_official)
+        and boolean(wanted, "is-automated") in (None, found.is_automated)
         and all(value.isdigit() and found.star_count >= int(value) for value in wanted.get("stars", []))
     )

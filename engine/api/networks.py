@@ -11,6 +11,7 @@ from engine.api import answer, filters
 from engine.api.call import Call
 from engine.api.router import Routes
 from engine.containers import times
+from engine.containers.filters import boolean
 from engine.containers.model import EndpointSettings, from_json
 from engine.errors import InvalidInput, NotFound
 from engine.network import Network, Pool, Wishes, ipv6
@@ -115,10 +116,7 @@ def _fits(network: Network, wanted: dict[str, list[str]]) -> bool:
         and filters.any_of(wanted.get("driver"), lambda driver: driver == network.driver)
         and filters.any_of(wanted.get("scope"), lambda scope: scope == "local")
         and filters.any_of(wanted.get("type"), lambda kind: kind == ("builtin" if network.predefined else "custom"))
-        and filters.any_of(
-            wanted.get("dangling"),
-            lambda value: (value in {"1", "true"}) == (not network.endpoints and not network.predefined),
-        )
+        and boolean(wanted, "dangling") in (None, not network.endpoints and not network.predefined)
         and filters.labels_match(network.labels, wanted.get("label", []))
     )
 
@@ -127,6 +125,9 @@ def _fits(network: Network, wanted: dict[str, list[str]]) -> bool:
 async def list_(call: Call) -> web.StreamResponse:
     wanted = call.filters()
     filters.check(wanted, _FILTERS)
+    for kind in wanted.get("type", ()):
+        if kind not in ("builtin", "custom"):
+            raise InvalidInput(f"invalid filter 'type={kind}'")
     return answer.json(
         [_json(call, network, containers=False) for network in call.rooms.networks.list() if _fits(network, wanted)]
     )
@@ -202,7 +203,7 @@ async def disconnect(call: Call) -> web.StreamResponse:
 async def prune(call: Call) -> web.StreamResponse:
     wanted = call.filters()
     filters.check(wanted, {"label", "label!", "until"})
-    until = times.parse_since(wanted.get("until", [""])[0])
+    until = times.parse_since((wanted.get("until") or [""])[0])
 
     def keep(network: Network) -> bool:
         if until and times.from_unix(network.created) > until:

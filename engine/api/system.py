@@ -11,6 +11,7 @@ from aiohttp import web
 from engine.api import answer, imagejson
 from engine.api.call import Call
 from engine.api.router import Routes
+from engine.errors import InvalidInput
 from engine.registry.client import Auth
 from engine.registry.client import login as registry_login
 
@@ -42,10 +43,15 @@ async def login(call: Call) -> web.StreamResponse:
     return answer.json({"Status": "Login Succeeded", "IdentityToken": ""})
 
 
+_KINDS = frozenset({"container", "image", "volume", "build-cache"})
+
+
 @routes.add("GET", "/system/df")
 async def disk_usage(call: Call) -> web.StreamResponse:
     rooms = call.rooms
-    kinds = set(call.texts("type")) or {"container", "image", "volume", "build-cache"}
+    kinds = set(call.texts("type")) or _KINDS
+    if unknown := kinds - _KINDS:
+        raise InvalidInput(f"unknown object type: {min(unknown)}")
     shown: dict[str, Any] = {
         "LayersSize": 0,
         "Images": [],

@@ -33,6 +33,7 @@ KNOWN = frozenset(
         "until",
     )
 )
+_YES, _NO = frozenset(("1", "true")), frozenset(("0", "false"))
 _NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
 _STATUSES = frozenset(("created", "running", "paused", "restarting", "removing", "exited", "dead"))
 _HEALTH = frozenset(("starting", "healthy", "unhealthy", "none"))
@@ -49,6 +50,16 @@ def matches_labels(labels: Mapping[str, str], filters: Filters) -> bool:
         if name in labels and (not equals or labels[name] == value):
             return False
     return True
+
+
+def boolean(filters: Filters, key: str) -> bool | None:
+    """What `1`, `true`, `0` or `false` says; None where nothing is said. Raises InvalidInput."""
+    if key not in filters:
+        return None
+    yes, no = (bool(words.intersection(filters[key])) for words in (_YES, _NO))
+    if yes == no:
+        raise InvalidInput(f"invalid filter '{key}=[{' '.join(filters[key])}]'")
+    return yes
 
 
 def check(filters: Filters) -> None:
@@ -84,7 +95,7 @@ def matcher(filters: Filters, lookup: Lookup, image_ids: Callable[[str], Sequenc
     alternatives("volume", lambda c, v: any(v in (point.name, point.destination) for point in c.mounts))
     alternatives("publish", lambda c, v: any(_port(v) == port for port in c.host_config.port_bindings))
     alternatives("expose", lambda c, v: any(_port(v) == port for port in c.config.exposed_ports))
-    if any(value in ("1", "true") for value in filters.get("is-task", ())):
+    if boolean(filters, "is-task"):
         tests.append(lambda c: False)  # those are a swarm's
     if filters.get("ancestor"):
         ids = {found for name in filters["ancestor"] for found in _images(name, image_ids)}

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from engine.containers import names, times, volumemounts
 from engine.containers.events import EventBus
-from engine.containers.filters import matches_labels
+from engine.containers.filters import boolean, matches_labels
 from engine.errors import Conflict, InvalidInput, NotFound
 
 _log = logging.getLogger(__name__)
@@ -153,8 +153,8 @@ class Volumes:
             return False
         if filters.get("driver") and volume.driver not in filters["driver"]:
             return False
-        dangling = filters.get("dangling")
-        if dangling and (dangling[0].lower() in ("1", "true", "t")) == bool(self._users(volume.name)):
+        dangling = boolean(filters, "dangling")
+        if dangling is not None and dangling == bool(self._users(volume.name)):
             return False
         return matches_labels(volume.labels, filters)
 
@@ -186,7 +186,7 @@ class Volumes:
     def prune(self, filters: Filters | None = None) -> tuple[Sequence[str], int]:
         """(names, bytes). Anonymous volumes only, unless the filters say `all=true`."""
         filters = dict(filters or {})
-        every = any(value.lower() in ("1", "true") for value in filters.pop("all", ()))
+        every = boolean(filters, "all")
         removed, freed = [], 0
         for volume in self.list(filters):
             if (every or volume.anonymous) and not self._users(volume.name):

@@ -45,6 +45,9 @@ NUMBERS = [
     *(("GET", "/containers/json?filters=x"), ("GET", '/containers/json?filters={"a":1}'), ("GET", "/images/get")),
     *(("POST", '/containers/prune?filters={"x":["y"]}'), ("POST", '/images/prune?filters={"x":["y"]}')),
     *(("POST", '/networks/prune?filters={"x":["y"]}'), ("POST", '/volumes/prune?filters={"x":["y"]}')),
+    *(("POST", f'/images/prune?filters={{"dangling":{said}}}') for said in ('["x"]', '["true","false"]', "[]")),
+    *(("GET", '/networks?filters={"dangling":["x"]}'), ("GET", '/networks?filters={"type":["x"]}')),
+    *(("POST", '/volumes/prune?filters={"all":["x"]}'), ("GET", "/system/df?type=x")),
     *(("GET", "/images/x@sha256:1/json"), ("GET", "/images/%2e%2e/json")),
 ]
 
