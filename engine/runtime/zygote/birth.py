@@ -29,11 +29,11 @@ _KINDS = {
 def born(spec: dict[str, Any], group: Cgroup, live: Callable[[], NoReturn]) -> int:
     """Clones a child into the spec's new namespaces and the group, where `live` runs; returns its pid here.
 
-    A namespace that is given by path and decides where children are born (pid) or what they may do (user) is
-    entered by a helper first, whose child this process still is the parent of.
+    The namespaces that are given by path are entered by a helper first, whose child this process still is the parent
+    of: the child itself may no longer look at whom they are of.
     """
     flags = _new(spec)
-    paths = {kind: path for kind in ("user", "pid") if (path := _path(spec, kind))}
+    paths = {kind: path for kind in _KINDS if (path := _path(spec, kind))}
     if not paths:
         return group.bear(libc.clone, flags) or live()
     read, write = os.pipe2(os.O_CLOEXEC)
@@ -41,8 +41,8 @@ def born(spec: dict[str, Any], group: Cgroup, live: Callable[[], NoReturn]) -> i
     if helper == 0:
         try:
             fds = {kind: os.open(path, os.O_RDONLY | os.O_CLOEXEC) for kind, path in paths.items()}
-            for kind, fd in fds.items():
-                libc.setns(fd, _KINDS[kind])
+            for kind in sorted(fds, key="user".__eq__):  # last, for the others need the host's rights
+                libc.setns(fds[kind], _KINDS[kind])
             pid = group.bear(libc.clone, flags | libc.CLONE_PARENT)
             if pid == 0:
                 live()

@@ -78,7 +78,6 @@ def _live(sync: socket.socket, request: dict[str, Any]) -> NoReturn:
     process = spec["process"]
     stage = "namespaces"
     try:
-        join(spec.get("linux", {}).get("namespaces", ()))
         if _wants(spec, "network"):
             loopback_up()
         word, trees = protocol.receive_raw(sync, len(spec.get("mounts", ())) + 1)
@@ -192,15 +191,6 @@ def limits(process: dict[str, Any]) -> None:
         except (ValueError, OSError):
             most = resource.getrlimit(kind)[1]
             resource.setrlimit(kind, (_least(soft, most), _least(hard, most)))
-
-
-def join(namespaces: list[dict[str, str]]) -> None:
-    """Enters the namespaces that the spec names by path (those made anew came with the clone)."""
-    for namespace in namespaces:
-        if namespace.get("path") and namespace["type"] not in ("pid", "user"):
-            fd = os.open(namespace["path"], os.O_RDONLY | os.O_CLOEXEC)
-            libc.setns(fd, 0)
-            os.close(fd)
 
 
 def _has(spec: dict[str, Any], kind: str) -> bool:

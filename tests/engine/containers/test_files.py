@@ -396,8 +396,9 @@ async def test_a_subpath_stays_in_its_volume(rooms: Rooms, tmp_path: Path) -> No
             await rooms.containers.files.get(rooms.get(made), "/m/secret")
 
 
-async def test_joining_another_containers_namespaces(rooms: Rooms) -> None:
-    donor = host(IpcMode="shareable")
+@pytest.mark.parametrize("init", [False, True])
+async def test_joining_another_containers_namespaces(rooms: Rooms, *, init: bool) -> None:
+    donor = host(IpcMode="shareable", Init=init)
     first = await rooms.start("sh", "-c", "echo theirs > /dev/shm/x; sleep 1234", hostname="first", host=donor)
     joins = host(NetworkMode=f"container:{first}", PidMode=f"container:{first}", IpcMode=f"container:{first}")
     script = "until ps | grep -q '[s]leep 1234'; do sleep 0.05; done; readlink /proc/self/ns/net; cat /dev/shm/x"
