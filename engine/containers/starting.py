@@ -77,7 +77,10 @@ async def _start(room: Room, container: Container, live: Live) -> int:
         netfiles.prepare(container, paths, room.config.dns, host_network=host_network, own=own)
         net_paths = paths
     else:
-        net_paths = room.registry.paths(room.registry.get(borrowed))
+        donor = room.registry.get(borrowed)
+        net_paths = room.registry.paths(donor)
+        # Its name goes with its /etc/hosts and /etc/hostname.
+        container.config.hostname, container.config.domainname = donor.config.hostname, donor.config.domainname
     await volumefill.prepare(room, container, lower)
     spec = specs.build(
         container.config,

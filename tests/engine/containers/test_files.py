@@ -401,10 +401,12 @@ async def test_joining_another_containers_namespaces(rooms: Rooms, *, init: bool
     donor = host(IpcMode="shareable", Init=init)
     first = await rooms.start("sh", "-c", "echo theirs > /dev/shm/x; sleep 1234", hostname="first", host=donor)
     joins = host(NetworkMode=f"container:{first}", PidMode=f"container:{first}", IpcMode=f"container:{first}")
-    script = "until ps | grep -q '[s]leep 1234'; do sleep 0.05; done; readlink /proc/self/ns/net; cat /dev/shm/x"
+    script = (
+        "until ps | grep -q '[s]leep 1234'; do sleep 0.05; done; readlink /proc/self/ns/net; cat /dev/shm/x; hostname"
+    )
     _, seen, _ = await rooms.run("sh", "-c", script, host=joins)
-    network, memory = seen.split()
-    assert memory == "theirs"  # and not the host's
+    network, memory, name = seen.split()
+    assert (memory, name) == ("theirs", "first")  # and not the host's
     assert os.readlink(f"/proc/{rooms.get(first).state.pid}/ns/net") == network
 
 
