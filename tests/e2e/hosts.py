@@ -6,16 +6,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tests import patience
 
 ROOT = Path(__file__).resolve().parents[2]
-wait_for = partial(patience.wait_for, timeout=30.0)
-"""Several hosts take longer than one."""
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout: float = 30.0) -> Any:
+    """The first true value of `condition()`: several hosts take longer than one."""
+    return patience.wait_for(condition, what, timeout)
 
 
 @dataclass
