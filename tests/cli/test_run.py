@@ -23,6 +23,7 @@ from cli.layout import Layout
 from cli.local import open_checkout
 from cli.system import answers_on_socket
 from pipeline.settings import load_settings
+from tests import needs
 from tests.cli.conftest import Shipway
 from tests.deploy import registries
 from workers.executors.base import OWNER_LABEL
@@ -243,7 +244,7 @@ def test_an_engine_that_is_not_there(shipway: Shipway, monkeypatch: pytest.Monke
 def test_without_an_engine_it_starts_one_and_stops_it(shipway: Shipway, tmp_path: Path) -> None:
     settings = load_settings()
     if answers_on_socket(Path(settings.engine.removeprefix("unix://")), "/_ping"):
-        pytest.skip("an engine runs on this machine")
+        needs.lacking("a machine without an engine of its own")
     layout = Layout.of(settings.data)
     shutil.copy("/bin/busybox", "sh")
     Path("Dockerfile").write_text("FROM scratch\nCOPY sh /bin/sh\n")
