@@ -50,7 +50,7 @@ def named(container: Container, registry: Registry) -> Iterator[tuple[str, Conta
         seen.add(alias)
         try:
             yield alias, registry.get(ref)
-        except NotFound:
+        except (NotFound, InvalidInput):  # or now the beginning of several ids
             continue
 
 
@@ -94,7 +94,7 @@ def in_hosts(container: Container, registry: Registry, *, strict: bool = True) -
         ref, alias = _parse(link)
         try:
             other: Container | None = registry.get(ref)
-        except NotFound:
+        except (NotFound, InvalidInput):
             if strict:
                 raise
             other = None
