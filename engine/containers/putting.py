@@ -21,7 +21,6 @@ from engine.images import tarstream
 from engine.images.compression import decompressed
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
