@@ -31,7 +31,7 @@ def _nothing_stays_behind() -> Iterator[None]:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     before = Leftovers.now()
     yield
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 5
     # What has been told to end may still be at it.
     while (fresh := Leftovers.now() - before) and time.monotonic() < deadline:
         _bury()
