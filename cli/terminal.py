@@ -47,24 +47,37 @@ def pump(connection: socket.socket, *, framed: bool) -> None:
     `framed`: Docker's multiplexed stream, eight bytes before each piece.
     """
     stdin = sys.stdin.fileno()
-    sources: list[Any] = [connection, stdin]
     write = _unframed() if framed else _to(sys.stdout.fileno())
+    connection.setblocking(False)  # the far side may have much to say before it reads on
+    sources: list[Any] = [connection, stdin]
+    unsent = b""
     while True:
-        ready, _, _ = select.select(sources, [], [])
+        ready, writable, _ = select.select(sources, [connection] if unsent else [], [])
         if connection in ready:
             data = connection.recv(_PIECE)
             if not data:
                 return
             write(data)
+        if connection in writable:
+            unsent = _sent(connection, unsent)
+            if not unsent:
+                sources.append(stdin)
         if stdin in ready:
-            data = os.read(stdin, _PIECE)
-            with suppress(BrokenPipeError, ConnectionResetError):
-                if data:
-                    connection.sendall(data)
-                else:
+            sources.remove(stdin)
+            unsent = os.read(stdin, _PIECE)
+            if not unsent:
+                with suppress(OSError):
                     connection.shutdown(socket.SHUT_WR)
-            if not data:
-                sources.remove(stdin)
+
+
+def _sent(connection: socket.socket, data: bytes) -> bytes:
+    """What there is no room for yet. To whoever reads no more all is lost."""
+    try:
+        return data[connection.send(data) :]
+    except BlockingIOError:
+        return data
+    except (BrokenPipeError, ConnectionResetError):
+        return b""
 
 
 def _to(target: int) -> Callable[[bytes], None]:
