@@ -245,11 +245,11 @@ def from_json(kind: type[T], raw: object) -> T:
     """One of these structs from a request's JSON. Go writes null for empty, so null means "the default"; it takes names
     in whatever case.
 
-    Raises InvalidInput with the path of the first field that does not fit.
+    Raises InvalidInput with the path of the first field that does not fit, and for what is nested too deep.
     """
     try:
         return msgspec.convert(gojson.plain(raw, kind), kind, strict=True)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, RecursionError) as error:
         raise InvalidInput(f"invalid JSON: {error}") from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 
 import docker
 import pytest
@@ -81,6 +82,7 @@ def test_bodies_that_are_json_and_more(wire: Wire) -> None:
         {"Image": "busybox:1.35", "HostConfig": []},
         {"Image": "busybox:1.35", "NetworkingConfig": "x"},
         {"Image": "../../etc"},
+        {"Image": "busybox:1.35", "Volumes": {"/v": json.loads('{"a":' * 800 + "1" + "}" * 800)}},
     ],
 )
 def test_configurations(wire: Wire, body: dict[str, object]) -> None:
