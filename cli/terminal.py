@@ -54,7 +54,9 @@ def pump(connection: socket.socket, *, framed: bool) -> None:
     while True:
         ready, writable, _ = select.select(sources, [connection] if unsent else [], [])
         if connection in ready:
-            data = connection.recv(_PIECE)
+            data = b""
+            with suppress(ConnectionResetError):  # it has ended, and not read all
+                data = connection.recv(_PIECE)
             if not data:
                 return
             write(data)

@@ -49,3 +49,14 @@ def test_it_may_say_much_before_it_reads_on(
 
     shell(LARGE, act)
     assert (len(read), len(capfdbinary.readouterr().out)) == (len(LARGE), len(LARGE))
+
+
+def test_it_may_end_before_it_has_read_all(
+    shell: Callable[..., None], capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    def act(far: socket.socket) -> None:
+        far.recv(1)
+        far.sendall(b"the end\n")
+
+    shell(b"exit\nmore\n", act)
+    assert capfdbinary.readouterr().out == b"the end\n"
