@@ -9,6 +9,7 @@ from pipeline.store import tables as t
 from pipeline.store.context import Context, known_hosts
 from pipeline.store.releases import get_release
 from pipeline.store.rows import AnyRow, one, rollout_of
+from pipeline.values import matches_labels
 from pipeline.views import HostReplicas, ServiceView
 
 
@@ -30,8 +31,7 @@ def _view(connection: Connection, context: Context, row: AnyRow) -> ServiceView:
     hosts = []
     for host in known_hosts(connection, context, {}):
         replicas = tuple(replica for replica in host.replicas if replica.service == row.name)
-        wanted = all(host.labels.get(key) == value for key, value in spec.hosts.items())
-        if wanted or replicas:
+        if matches_labels(spec.hosts, host.labels) or replicas:
             hosts.append(HostReplicas(host=host.name, online=host.state == "online", replicas=replicas))
     return ServiceView(
         name=row.name,
