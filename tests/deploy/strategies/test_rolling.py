@@ -4,14 +4,11 @@ import pytest
 
 from deploy.plan import Await, Condition, Discard, HostView, ReplicaView, Retire, Route, Start, Step, Wanted, whole_plan
 from deploy.strategies.rolling import next_step
+from tests.deploy.test_plan import wanted
 
 
 def replica(name: str, condition: Condition = Condition.RUNNING, *, routed: bool = True) -> ReplicaView:
     return ReplicaView(name, name.rpartition("-")[0], condition, routed)
-
-
-def wanted(count: int, surge: int = 1, unavailable: int = 0) -> Wanted:
-    return Wanted("web-2", tuple(f"web-2-{n}" for n in range(1, count + 1)), surge, unavailable)
 
 
 def view(*replicas: ReplicaView) -> HostView:
