@@ -37,15 +37,18 @@ class Process:
         self.terminal: int | None = None
         self.failed = False
 
-    def hear(self) -> tuple[bytes | None, list[int]]:
-        """One report and its descriptors; b"" when the other side has closed, None when there is nothing yet."""
+    def hear(self) -> bytes | None:
+        """One report; b"" when the other side has closed, None when there is nothing yet, or a terminal has come."""
         try:
             message, ancillary, _, _ = self.sync.recvmsg(65536, 64, _HEAR_FLAGS)
         except BlockingIOError:
-            return None, []
+            return None
         except OSError:
-            return b"", []
-        return message, protocol.descriptors_in(ancillary)
+            return b""
+        if message == b"terminal":
+            self.terminal = protocol.descriptors_in(ancillary)[0]
+            return None
+        return message
 
 
 class Exec(Process):

@@ -48,11 +48,8 @@ class Execs:
 
     def _heard(self, container: Container, run: Exec, answer: Answer) -> None:
         """What it reports until it is the program."""
-        message, descriptors = run.hear()
+        message = run.hear()
         if message is None:
-            return
-        if message == b"terminal":
-            run.terminal = descriptors[0]
             return
         self._loop.unwatch(run.sync.fileno())
         run.sync.close()

@@ -73,11 +73,8 @@ class Gate:
 
     def _hear(self, container: Container) -> None:
         """What its first process says until it is the program."""
-        message, descriptors = container.hear()
+        message = container.hear()
         if message is None:
-            return
-        if message == b"terminal":
-            container.terminal = descriptors[0]
             return
         if message == b"ready":
             container.ready = True
