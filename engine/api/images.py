@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ from engine.registry.client import Found
 from engine.registry.client import search as registry_search
 
 routes = Routes()
+_STARS = re.compile(r"[0-9]{1,18}")
 _FILTERS = frozenset({"reference", "dangling", "label", "label!", "before", "since", "until"})
 
 
@@ -168,5 +170,5 @@ def _is_sought(found: Found, wanted: dict[str, list[str]]) -> bool:
     return (
         boolean(wanted, "is-official") in (None, found.is_official)
         and boolean(wanted, "is-automated") in (None, found.is_automated)
-        and all(value.isdigit() and found.star_count >= int(value) for value in wanted.get("stars", []))
+        and all(_STARS.fullmatch(value) and found.star_count >= int(value) for value in wanted.get("stars", []))
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import aclosing
 
 from aiohttp import web
@@ -17,6 +18,7 @@ from engine.containers import times
 from engine.errors import Conflict, InvalidInput
 
 routes = Routes()
+_COUNT = re.compile(r"[0-9]{1,18}")
 
 
 @routes.add("POST", "/containers/{ref:link}/resize")
@@ -56,13 +58,12 @@ async def logs(call: Call) -> web.StreamResponse:
     if not stdout and not stderr:
         raise InvalidInput("Bad parameters: you must choose at least one stream")
     container = call.container()
-    tail = call.text("tail", "all")
     lines = call.rooms.containers.streams.logs(
         container,
         follow=call.flag("follow"),
         since=times.parse_since(call.text("since")),
         until=times.parse_since(call.text("until")),
-        tail=int(tail) if tail.isdigit() else None,
+        tail=_count(call.text("tail")),
         stdout=stdout,
         stderr=stderr,
     )
@@ -77,3 +78,8 @@ async def logs(call: Call) -> web.StreamResponse:
             await response.write(shown if tty else frame(stream, shown))
     await response.write_eof()
     return response
+
+
+def _count(tail: str) -> int | None:
+    """How many lines; None for all, which whatever is no number means, as in Docker."""
+    return int(tail) if _COUNT.fullmatch(tail) else None

@@ -237,6 +237,8 @@ def test_logs(wire: Wire, client: docker.DockerClient) -> None:
     both = frames(wire.ask("GET", f"{url}&stderr=1").body)
     assert sorted(both) == [(1, b"one\n"), (1, b"three\n"), (2, b"two\n")]
     assert frames(wire.ask("GET", f"{url}&tail=1").body) == [(1, b"three\n")]
+    for every in ("all", "-1", "%C2%B2", "9" * 20):
+        assert len(frames(wire.ask("GET", f"{url}&tail={every}").body)) == 2
     assert frames(wire.ask("GET", f"{url}&tail=1&details=1").body) == [(1, b" three\n")]
     assert frames(wire.ask("GET", f"{url}&since=4000000000").body) == []
     ((_, stamped),) = frames(wire.ask("GET", f"{url}&tail=1&timestamps=1").body)

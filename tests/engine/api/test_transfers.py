@@ -123,6 +123,7 @@ def test_search(wire: Wire, client: docker.DockerClient, registry: str, request:
     assert [found["name"] for found in json.loads(answer.body)] == ["team/sought"]
     assert [found["name"] for found in client.images.search(f"{registry}/sought")] == ["team/sought"]
     asked = f"/images/search?term={registry}/sought"
-    assert wire.ask("GET", asked + '&filters={"stars":["1"]}').body.strip() == b"[]"
+    for stars in ("1", "%C2%B2"):
+        assert wire.ask("GET", f'{asked}&filters={{"stars":["{stars}"]}}').body.strip() == b"[]"
     assert wire.ask("GET", asked + "&limit=101").status == 400
     assert wire.ask("GET", asked + '&filters={"x":["1"]}').status == 400
