@@ -1,29 +1,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from engine.containers.hostconfig import HostConfig
 from engine.containers.model import from_json
-from tests import needs
-from tests.engine.containers.harness import Rooms, opened
+from tests.engine.containers.conftest import rooms
+from tests.engine.containers.harness import Rooms
+
+__all__ = ["rooms"]
 
 PYTHON = f"/py/bin/python{sys.version_info.major}.{sys.version_info.minor}"
 TOOLS = [*(f"{folder}:{folder}:ro" for folder in ("/usr", "/lib", "/lib64")), f"{sys.base_prefix}:/py:ro"]
 ENVIRONMENT = ["PATH=/bin", "PYTHONHOME=/py", "LD_LIBRARY_PATH=/py/lib", "PYTHONDONTWRITEBYTECODE=1"]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def rooms(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rooms]:
-    """One engine for a file's tests: each uses containers of its own."""
-    needs.root()
-    async with opened(tmp_path_factory.mktemp("engine")) as made:
-        yield made
 
 
 @dataclass
