@@ -114,14 +114,14 @@ class Zygote:
         if name in self._containers:
             raise OSError(errno.EEXIST, "a container of this id exists", name)
         self._leisure.begun(name)
-        container = Container(name, request["spec"], request.get("log"))
+        # Its id is taken as long as there is anything of it, also where it can't be made.
+        container = self._containers[name] = Container(name, request["spec"], request.get("log"))
         try:
             self._maker.make(container, request, self._packet, self._watch)
         except OSError:
             if container.pidfd < 0:
                 self._forget(container)
             raise
-        self._containers[name] = container
         reply = partial(self._reply, client, request["id"])
         return self._gate.listen(container, reply, start=bool(request.get("start")))
 

@@ -298,6 +298,17 @@ async def test_what_was_called_off_while_it_was_made_can_be_deleted(box: Box) ->
     assert await box.launcher.list() == []
 
 
+async def test_what_could_not_be_made_is_gone_once_it_is_deleted(box: Box, exec_root: Path) -> None:
+    spec = make_spec("true")
+    spec.mounts = [*MOUNTS, Mount("/here", "bind", "/nowhere", ["rbind"])]
+    making = asyncio.create_task(box.create("one", spec))
+    await asyncio.sleep(0)  # it has asked, and the next to ask comes right behind it
+    await box.launcher.delete("one")
+    assert groups_below(f"/shipway/test-{exec_root.name}") == []
+    with pytest.raises(NotFound, match="/nowhere"):
+        await making
+
+
 async def test_a_zygote_ends_with_one_that_never_began(layer: Path, tmp_path: Path, exec_root: Path) -> None:
     parent = f"/shipway/test-{exec_root.name}"
     launcher = await Launcher.connect(exec_root, parent)
