@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from engine.errors import Conflict, EngineError, InvalidInput, NotFound, SystemFailure
+from engine.errors import Conflict, InvalidInput, NotFound, SystemFailure
 from engine.kernel.cgroup.base import Cgroup
 from engine.kernel.cgroup.host import cgroup
 from engine.kernel.seccomp import SeccompError, compile_filter
@@ -182,7 +182,7 @@ class Launcher:
         near, far = zip(os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC), strict=True)
         try:
             answer, received = await self._ask("attach", {"container": id, "unfinished": unfinished}, far)
-        except EngineError:
+        except BaseException:
             for fd in near:
                 os.close(fd)
             raise

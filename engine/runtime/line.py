@@ -52,20 +52,29 @@ class Line:
         self._number += 1
         number = self._number
         future = self._pending[number] = asyncio.get_running_loop().create_future()
-        message = {"id": number, "op": op, **request}
-        while True:
-            try:
-                protocol.send(self._socket, message, fds, spec=spec)
-                break
-            except BlockingIOError:
-                await asyncio.sleep(0.001)
-            except OSError as error:
-                self._pending.pop(number, None)
-                raise SystemFailure(f"the zygote does not listen: {error.strerror}", error.errno) from None
-        answer, received = await future
+        try:
+            await self._send({"id": number, "op": op, **request}, fds, spec)
+            answer, received = await future
+        except BaseException:
+            self._pending.pop(number, None)
+            # Whoever asked may have gone when the answer was here: nobody else knows of its descriptors.
+            if future.done() and not future.cancelled() and future.exception() is None:
+                for fd in future.result()[1]:
+                    os.close(fd)
+            raise
         if "error" in answer:
             raise _as_error(answer["error"])
         return answer["ok"], received
+
+    async def _send(self, message: dict[str, Any], fds: tuple[int, ...], spec: bytes) -> None:
+        while True:
+            try:
+                protocol.send(self._socket, message, fds, spec=spec)
+                return
+            except BlockingIOError:
+                await asyncio.sleep(0.001)
+            except OSError as error:
+                raise SystemFailure(f"the zygote does not listen: {error.strerror}", error.errno) from None
 
     def _readable(self) -> None:
         while True:

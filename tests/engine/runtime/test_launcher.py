@@ -298,6 +298,18 @@ async def test_what_was_called_off_while_it_was_made_can_be_deleted(box: Box) ->
     assert await box.launcher.list() == []
 
 
+async def test_an_attachment_that_was_called_off_holds_nothing(box: Box) -> None:
+    await box.create("one", make_spec("true"))
+    before = os.listdir("/proc/self/fd")
+    attaching = asyncio.create_task(box.launcher.attach("one"))
+    await asyncio.sleep(0)  # it has asked
+    attaching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await attaching
+    await box.launcher.delete("one")
+    assert os.listdir("/proc/self/fd") == before
+
+
 async def test_what_could_not_be_made_is_gone_once_it_is_deleted(box: Box, exec_root: Path) -> None:
     spec = make_spec("true")
     spec.mounts = [*MOUNTS, Mount("/here", "bind", "/nowhere", ["rbind"])]
