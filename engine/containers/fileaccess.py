@@ -204,7 +204,7 @@ async def streamed(produce: Callable[[archive.Write], None]) -> AsyncGenerator[b
             end = error
         asyncio.run_coroutine_threadsafe(queue.put(end), loop).result()
 
-    worker = asyncio.create_task(asyncio.to_thread(run))
+    worker = asyncio.create_task(to_the_end(run))
     try:
         while isinstance(piece := await queue.get(), bytes):
             yield piece
@@ -212,7 +212,7 @@ async def streamed(produce: Callable[[archive.Write], None]) -> AsyncGenerator[b
             raise piece
     finally:
         gone = True
-        while not worker.done():
-            while not queue.empty():
-                queue.get_nowait()
-            await asyncio.wait((worker,), timeout=0.01)
+        # There is room now for all that may still come: a piece or two, and the end.
+        while not queue.empty():
+            queue.get_nowait()
+        await worker
