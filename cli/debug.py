@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from contextlib import closing, nullcontext, suppress
 from functools import partial
@@ -67,6 +68,9 @@ def _image(run: int, name: str) -> tuple[str, str]:
 
 def _shell(api: Any, image: str, shell: str, target: str) -> int:
     on_terminal = terminal.is_terminal()
+    for ending in (signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(ending) is signal.SIG_DFL:  # not behind nohup
+            signal.signal(ending, signal.default_int_handler)
     container = api.create_container(
         image,
         entrypoint=[shell],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -80,6 +81,20 @@ def test_on_a_terminal_it_is_one_in_the_container_too(left: docker.DockerClient)
         assert process.wait(60) == 4, said
     os.close(mine)
     assert b"terminal" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_it_leaves_nothing_when_its_terminal_or_its_host_goes(
+    left: docker.DockerClient, number: signal.Signals
+) -> None:
+    with subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"echo here\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"here\n"
+        process.send_signal(number)
+        assert process.wait(60) == 130
 
 
 @pytest.mark.parametrize(
