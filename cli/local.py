@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from cli.api import me
 from cli.errors import CommandError, UsageError
 from cli.progress import Progress
 from cli.selection import Selection
@@ -166,7 +167,7 @@ class Checkout:
             return
         progress.pause()
         if approve(waiting[0]):
-            self.store.approve(view.id, waiting[0], who=os.environ.get("USER", ""))
+            self.store.approve(view.id, waiting[0], who=me())
         else:
             self._cancel(view.id, f"{waiting[0]} was not approved")
 
