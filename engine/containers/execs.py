@@ -7,11 +7,12 @@ import base64
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import secrets
 import struct
 import termios
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,12 +25,13 @@ from engine.containers.room import Room
 from engine.containers.session import Session, Stream
 from engine.errors import Conflict, InvalidInput, NotFound, SystemFailure
 from engine.runtime.launcher import ExecFailed
-from engine.runtime.spec import Process
+from engine.runtime.spec import LinuxSeccomp, Process
 
 if TYPE_CHECKING:
     from engine.runtime.launcher import Exit
 
 _MOST_FINISHED = 256
+_Run = Callable[[dict[str, int]], Awaitable[tuple[int, int | None]]]
 
 
 @dataclass
@@ -182,17 +184,21 @@ class Executions:
         self._tell(execution, f"exec_start: {' '.join(execution.cmd)}")
         opened: list[int] = []
         try:
-            process = self._process(execution)
+            host_config = self._host_config(execution)
+            secured = security.decide(host_config)
+            process = self._process(execution, host_config, secured)
+            run = functools.partial(self._exec, execution, process, secured.seccomp)
             if execution.tty:
-                session = await self._start_terminal(execution, process, size)
+                process.console_size = specs.console_size(size or execution.size)
+                session = await self._start_terminal(execution, run)
                 if not detach:
                     return session
                 await session.close()
                 return None
             if detach:
-                execution.pid, _ = await self._exec(execution, process, {})
+                execution.pid, _ = await run({})
                 return None
-            return await self._start_pipes(execution, process, opened)
+            return await self._start_pipes(execution, run, opened)
         except BaseException as error:
             for fd in opened:
                 with contextlib.suppress(OSError):
@@ -202,7 +208,8 @@ class Executions:
                 raise self._refusal(execution, error) from None
             raise
 
-    async def _start_pipes(self, execution: Execution, process: Process, opened: list[int]) -> ExecSession:
+    @staticmethod
+    async def _start_pipes(execution: Execution, run: _Run, opened: list[int]) -> ExecSession:
         theirs: dict[str, int] = {}
         readers: dict[str, int] = {}
         writer: int | None = None
@@ -213,7 +220,7 @@ class Executions:
         if execution.stdin:
             theirs["stdin"], writer = os.pipe2(os.O_CLOEXEC)
             opened += [theirs["stdin"], writer]
-        execution.pid, _ = await self._exec(execution, process, theirs)
+        execution.pid, _ = await run(theirs)
         for fd in theirs.values():
             os.close(fd)
         opened.clear()
@@ -223,18 +230,18 @@ class Executions:
             pipes.Writer(writer) if writer is not None else None,
         )
 
-    async def _start_terminal(
-        self, execution: Execution, process: Process, size: tuple[int, int] | None
-    ) -> ExecSession:
-        process.console_size = specs.console_size(size or execution.size)
-        execution.pid, master = await self._exec(execution, process, {})
+    @staticmethod
+    async def _start_terminal(execution: Execution, run: _Run) -> ExecSession:
+        execution.pid, master = await run({})
         assert master is not None
         if execution.exit_code is None:
             execution.terminal = master
             master = os.dup(master)
         return ExecSession(execution, {"stdout": pipes.Reader(master)}, pipes.Writer(os.dup(master)))
 
-    async def _exec(self, execution: Execution, process: Process, fds: dict[str, int]) -> tuple[int, int | None]:
+    async def _exec(
+        self, execution: Execution, process: Process, seccomp: LinuxSeccomp | None, fds: dict[str, int]
+    ) -> tuple[int, int | None]:
         return await self._room.launcher.exec(
             execution.container.id,
             execution.id,
@@ -242,7 +249,7 @@ class Executions:
             stdin=fds.get("stdin"),
             stdout=fds.get("stdout"),
             stderr=fds.get("stderr"),
-            seccomp=security.decide(self._host_config(execution)).seccomp,
+            seccomp=seccomp,
         )
 
     @staticmethod
@@ -252,7 +259,7 @@ class Executions:
             return msgspec.structs.replace(host_config, privileged=True)
         return host_config
 
-    def _process(self, execution: Execution) -> Process:
+    def _process(self, execution: Execution, host_config: HostConfig, secured: security.Security) -> Process:
         container = execution.container
         config = msgspec.structs.replace(
             container.config,
@@ -260,7 +267,6 @@ class Executions:
             tty=execution.tty,
             working_dir=execution.working_dir or container.config.working_dir,
         )
-        host_config = self._host_config(execution)
         groups = host_config.group_add if not execution.user else ()
         user = users.resolve(execution.user or container.config.user, groups, rootview.layered(self._room, container))
         idranges.check(user, container.id_shift)
@@ -268,7 +274,7 @@ class Executions:
             config,
             execution.cmd,
             user,
-            security.decide(host_config),
+            secured,
             hostname=container.hostname,
             rlimits=host_config.ulimits,
             oom_score_adj=host_config.oom_score_adj,
