@@ -19,7 +19,7 @@ MAX_GLOBALS = 256
 REGULAR, LINK, SYMLINK, CHAR, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
 _CONTIGUOUS, _GNU_SPARSE, _GNU_NAME, _GNU_LINK = b"7", b"S", b"L", b"K"
 _PAX, _PAX_GLOBAL, _PAX_SOLARIS = b"x", b"g", b"X"
-_XATTR = b"SCHILY.xattr."
+_XATTR, _SPARSE = b"SCHILY.xattr.", b"GNU.sparse."
 _ZERO = bytes(BLOCK)
 _SPACES = 8 * 0x20
 
@@ -199,6 +199,8 @@ class TarReader:
                 _pax_records(self._body(size, MAX_PAX_BYTES, "a pax header"), self._globals)
                 if len(self._globals) > MAX_GLOBALS:
                     raise InvalidInput("malformed tar: too many global pax records")
+                if any(key.startswith(_SPARSE) for key in self._globals):
+                    raise InvalidInput("malformed tar: a sparse file's table among the global pax records")
                 pax = {**self._globals, **pax}
             elif kind == _GNU_NAME:
                 name = self._body(size, MAX_NAME_BYTES, "a name").partition(b"\0")[0]
@@ -250,7 +252,7 @@ class TarReader:
         if kind == REGULAR:
             if header[156:157] == _GNU_SPARSE:
                 self._gnu_sparse(entry, header)
-            elif pax and any(key.startswith(b"GNU.sparse.") for key in pax):
+            elif pax and any(key.startswith(_SPARSE) for key in pax):
                 self._pax_sparse(entry, pax)
         return entry
 
@@ -339,6 +341,7 @@ def _decimal(digits: bytes) -> int:
 
 
 def _pax_records(data: bytes, into: dict[bytes, bytes]) -> None:
+    sparse: list[bytes] = []
     at = 0
     while at < len(data):
         space = data.find(b" ", at, at + 20)
@@ -350,10 +353,12 @@ def _pax_records(data: bytes, into: dict[bytes, bytes]) -> None:
         if not equals or not key:
             raise InvalidInput("malformed tar: a pax record without a key")
         if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):  # format 0.0 repeats its keys
-            into[b"GNU.sparse.map"] = into.get(b"GNU.sparse.map", b"") + value + b","
+            sparse.append(value)
         else:
             into[key] = value
         at = end
+    if sparse:
+        into[b"GNU.sparse.map"] = into.get(b"GNU.sparse.map", b"") + b",".join(sparse) + b","
 
 
 def _apply_pax(entry: Entry, pax: dict[bytes, bytes], size: int) -> int:

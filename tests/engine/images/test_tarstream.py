@@ -158,6 +158,7 @@ def header(**changes: bytes) -> bytes:
         header() + bytes(512) + header(),
         header() + bytes(1023),
         (header(type=b"x", size=b"00000000006\0") + b"6 a=b\n".ljust(512, b"\0")) * 100 + header(),
+        header(type=b"g", size=b"00000000026\0") + b"22 GNU.sparse.map=0,0\n".ljust(512, b"\0") + header(),
     ],
 )
 def test_damaged(data: bytes) -> None:
