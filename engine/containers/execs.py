@@ -313,9 +313,13 @@ class Executions:
         self._room.tell(execution.container, action, {"execID": execution.id, **(extra or {})})
 
     def _forget_some(self) -> None:
-        finished = [one for one in self._all.values() if one.exit_code is not None]
-        for one in finished[:-_MOST_FINISHED]:
+        for one in [one for one in self._all.values() if self._is_over(one)][:-_MOST_FINISHED]:
             del self._all[one.id]
+
+    def _is_over(self, execution: Execution) -> bool:
+        if execution.started:
+            return execution.exit_code is not None
+        return execution.container.id not in self._room.registry
 
     @staticmethod
     def _must_run(container: Container) -> None:

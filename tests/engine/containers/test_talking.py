@@ -96,6 +96,17 @@ async def test_execs_end_with_their_container(rooms: Rooms) -> None:
         await rooms.exec(made, "true")
 
 
+async def test_execs_that_were_never_started_go_after_their_container(rooms: Rooms) -> None:
+    gone, other = await rooms.start("sleep", "100"), await rooms.start("sleep", "100")
+    execs = rooms.containers.execs
+    made = [execs.create(rooms.get(gone), ["true"]).id for _ in range(257)]
+    await rooms.containers.remove(gone, force=True)
+    execs.create(rooms.get(other), ["true"])
+    with pytest.raises(NotFound):
+        execs.get(made[0])
+    assert execs.get(made[-1]).id == made[-1]
+
+
 async def test_an_exec_on_a_terminal(rooms: Rooms) -> None:
     made = await rooms.start("sleep", "100")
     script = "stty size; read x; stty size; echo got $x"
