@@ -218,11 +218,14 @@ class Launcher:
         self._paused.discard(id)
 
     async def wait(self, id: str, exec_id: str | None = None) -> Exit:  # noqa: A002
-        """Waits for the end; returns at once where it has been. Raises SystemFailure where nobody would tell."""
+        """Waits for the end; returns at once where it has been. Raises SystemFailure where nobody would tell.
+
+        An execution's end that `on_exit` was told is not kept for who asks later.
+        """
         known = self._exits.get((id, exec_id))
         if known is not None:
             if exec_id is not None:
-                # Execs come and go by the thousand (health checks): each end is kept until it is asked for once.
+                # Each end is kept until it is asked for once.
                 del self._exits[id, exec_id]
             return known
         if not self.has(id):
@@ -326,7 +329,8 @@ class Launcher:
         key = (message["container"], message["exec"])
         ended = Exit(message["code"], message["oom_killed"], message["started_at"], message["finished_at"])
         waiting = self._waiting.pop(key, [])
-        if message["exec"] is None or not waiting:
+        # Executions come and go by the thousand (health checks): where each end is told, nobody asks for it.
+        if message["exec"] is None or (self.on_exit is None and not waiting):
             self._exits[key] = ended
         for future in waiting:
             if not future.done():

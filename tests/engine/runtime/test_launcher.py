@@ -298,6 +298,19 @@ async def test_what_was_called_off_while_it_was_made_can_be_deleted(box: Box) ->
     assert await box.launcher.list() == []
 
 
+async def test_the_ends_of_executions_are_not_kept_where_they_are_told(box: Box) -> None:
+    await box.create("one", make_spec("sleep", "100"))
+    await box.launcher.start("one")
+    told: asyncio.Queue[tuple[str, str | None, int]] = asyncio.Queue()
+    box.launcher.on_exit = lambda id, exec_id, end: told.put_nowait((id, exec_id, end.code))  # noqa: A006
+    await box.launcher.exec("one", "two", Process(["sh", "-c", "exit 4"], env=["PATH=/bin"]))
+    assert await told.get() == ("one", "two", 4)
+    assert box.launcher._exits == {}
+    await box.launcher.kill("one", signal.SIGKILL)
+    assert (await box.launcher.wait("one")).code == 137
+    await box.launcher.delete("one")
+
+
 async def test_an_attachment_that_was_called_off_holds_nothing(box: Box) -> None:
     await box.create("one", make_spec("true"))
     before = os.listdir("/proc/self/fd")
