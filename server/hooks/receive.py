@@ -47,17 +47,15 @@ class Hook(Protocol):
     PATIENCE: float
     """Seconds that its sender is glad to wait for the runs' numbers."""
 
-    @staticmethod
-    def repository_of(document: object) -> str | tuple[str, ...] | None: ...
+    def repository_of(self, document: object) -> str | tuple[str, ...] | None: ...
 
-    @staticmethod
-    def read(document: object, headers: Mapping[str, str], repository: str) -> Delivery | Ping | Unwanted: ...
+    def read(self, document: object, headers: Mapping[str, str], repository: str) -> Delivery | Ping | Unwanted: ...
 
 
-async def receive(request: Request, hook: Any) -> Response:
+async def receive(request: Request, hook: Hook) -> Response:
     """Answers one delivery. Nothing is stored, and nothing told, before the signature is right."""
     conductor: Conductor = request.app.state.conductor
-    kind: str = hook.KIND
+    kind = hook.KIND
 
     def answer(status: int, outcome: str, **body: Any) -> Response:
         WEBHOOKS.labels(kind, outcome).inc()
