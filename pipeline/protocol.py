@@ -195,10 +195,6 @@ class LogLine(Frozen):
     text: str = Field(max_length=MAX_LINE)
 
 
-class LogBatch(Frozen):
-    lines: tuple[LogLine, ...] = Field(max_length=MAX_LINES)
-
-
 class Artifact(Frozen):
     name: str
     size: int = Field(ge=0)
