@@ -79,11 +79,13 @@ class Connection(RequestHandler):
     def take_over(self) -> asyncio.StreamReader:
         """From now on bytes that come in are the reader's, not HTTP.
 
-        Clients wait for the answer to their request before they send any.
+        Clients wait for the answer to their request before they send any; one that is gone already has sent all.
         """
-        assert self.transport is not None
         self._raw = asyncio.StreamReader(limit=_READ_LIMIT)
-        self._raw.set_transport(self.transport)
+        if self.transport is None:
+            self._raw.feed_eof()
+        else:
+            self._raw.set_transport(self.transport)
         return self._raw
 
     async def drain(self) -> None:
@@ -128,16 +130,19 @@ class Duplex:
 
     @classmethod
     def take(cls, request: web.BaseRequest, media_type: str) -> Duplex:
-        """Answer `request` with a raw stream: 101 when the client asked for the upgrade, else 200."""
+        """Answer `request` with a raw stream: 101 when the client asked for the upgrade, else 200.
+
+        Also where the client is gone: it is for `when_lost` to say so, to whoever has something to put away.
+        """
         connection = cast(Connection, request.protocol)
-        assert connection.transport is not None
         connection.begun = True
         reader = connection.take_over()
         if request.headers.get("Upgrade", "").lower() == "tcp":
             head = "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
         else:
             head = "HTTP/1.1 200 OK\r\nConnection: close\r\n"
-        connection.transport.write(f"{head}Content-Type: {media_type}\r\n\r\n".encode())
+        if connection.transport is not None:
+            connection.transport.write(f"{head}Content-Type: {media_type}\r\n\r\n".encode())
         return cls(connection, reader)
 
     async def read(self) -> bytes:

@@ -3,10 +3,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from pathlib import Path
+from typing import cast
 
 from aiohttp import web
 
-from engine.api.connection import Duplex, Server, Taken
+from engine.api.connection import Connection, Duplex, Server, Taken
 
 UPGRADE = b"POST /x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -57,5 +58,41 @@ async def test_a_client_that_leaves(tmp_path: Path) -> None:
         await writer.wait_closed()
     async with asyncio.timeout(5):
         await lost.wait()
+    listener.close()
+    await server.shutdown(1)
+
+
+async def test_a_client_that_is_gone_already(tmp_path: Path) -> None:
+    """Whoever began something for it is told, and can put it away."""
+    told: list[object] = []
+
+    async def work(request: web.BaseRequest, gone: asyncio.Event) -> None:
+        await gone.wait()
+        duplex = Duplex.take(request, "x")
+        duplex.when_lost(lambda: told.append("gone"))
+        told.append(await duplex.read())
+        try:
+            await duplex.write(b"late")
+        except ConnectionError as error:
+            told.append(str(error))
+
+    working: asyncio.Future[asyncio.Task[None]] = asyncio.get_running_loop().create_future()
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        gone = asyncio.Event()
+        cast(Connection, request.protocol).when_lost(gone.set)
+        working.set_result(asyncio.create_task(work(request, gone)))
+        await asyncio.shield(working.result())
+        return Taken()
+
+    server = Server(handler, access_log=None)
+    listener = await asyncio.get_running_loop().create_unix_server(server, str(tmp_path / "s"))
+    _, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+    writer.write(UPGRADE)
+    async with asyncio.timeout(5):
+        task = await working
+        writer.transport.abort()
+        await task
+    assert told == ["gone", b"", "the client is gone"]
     listener.close()
     await server.shutdown(1)
