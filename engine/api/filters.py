@@ -38,15 +38,6 @@ def check(filters: Mapping[str, Sequence[str]], known: Collection[str]) -> None:
             raise InvalidInput(f"invalid filter '{name}'")
 
 
-def labels_match(labels: Mapping[str, str], wanted: Sequence[str]) -> bool:
-    """Whether all of `wanted`, each `key` or `key=value`, are among `labels`."""
-    for want in wanted:
-        key, has_value, value = want.partition("=")
-        if key not in labels or (has_value and labels[key] != value):
-            return False
-    return True
-
-
 def any_of(wanted: Sequence[str] | None, fits: Callable[[str], bool]) -> bool:
     """Whether one of `wanted` fits; nothing wanted, everything fits."""
     return not wanted or any(fits(want) for want in wanted)

@@ -16,7 +16,7 @@ from engine.api.call import Call
 from engine.api.credentials import auth_from
 from engine.api.router import Routes
 from engine.containers import times
-from engine.containers.filters import boolean
+from engine.containers.filters import boolean, matches_labels
 from engine.errors import InvalidInput
 from engine.images.image import Deleted, Image
 from engine.images.reference import DEFAULT_DOMAIN, Reference
@@ -65,8 +65,7 @@ def _fits(image: Image, wanted: dict[str, list[str]], call: Call) -> bool:
         return image.created < call.rooms.images.get(name).created
 
     return (
-        filters.labels_match(image.config.config.labels, wanted.get("label", []))
-        and not any(filters.labels_match(image.config.config.labels, [label]) for label in wanted.get("label!", []))
+        matches_labels(image.config.config.labels, wanted)
         and boolean(wanted, "dangling") in (None, not image.tags)
         and ("reference" not in wanted or bool(_called(image, wanted["reference"])))
         and all(is_newer(name) for name in wanted.get("since", []))

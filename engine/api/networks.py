@@ -11,7 +11,7 @@ from engine.api import answer, filters
 from engine.api.call import Call
 from engine.api.router import Routes
 from engine.containers import times
-from engine.containers.filters import boolean
+from engine.containers.filters import boolean, matches_labels
 from engine.containers.model import EndpointSettings, from_json
 from engine.errors import InvalidInput, NotFound
 from engine.network import Network, Pool, Wishes, ipv6
@@ -117,7 +117,7 @@ def _fits(network: Network, wanted: dict[str, list[str]]) -> bool:
         and filters.any_of(wanted.get("scope"), lambda scope: scope == "local")
         and filters.any_of(wanted.get("type"), lambda kind: kind == ("builtin" if network.predefined else "custom"))
         and boolean(wanted, "dangling") in (None, not network.endpoints and not network.predefined)
-        and filters.labels_match(network.labels, wanted.get("label", []))
+        and matches_labels(network.labels, wanted)
     )
 
 
@@ -208,8 +208,7 @@ async def prune(call: Call) -> web.StreamResponse:
     def keep(network: Network) -> bool:
         if until and times.from_unix(network.created) > until:
             return True
-        excluded = [label for label in wanted.get("label!", []) if filters.labels_match(network.labels, [label])]
-        return bool(excluded) or not filters.labels_match(network.labels, wanted.get("label", []))
+        return not matches_labels(network.labels, wanted)
 
     removed = await call.rooms.networks.prune(keep)
     for network in removed:

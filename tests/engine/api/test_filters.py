@@ -20,13 +20,6 @@ def test_unknown_names_are_refused() -> None:
         filters.check({"colour": ["red"]}, {"label"})
 
 
-def test_labels() -> None:
-    labels = {"a": "1", "b": ""}
-    assert filters.labels_match(labels, ["a", "a=1", "b"])
-    assert not filters.labels_match(labels, ["a=2"])
-    assert not filters.labels_match(labels, ["c"])
-
-
 @pytest.mark.parametrize(
     ("pattern", "name", "fits"),
     [

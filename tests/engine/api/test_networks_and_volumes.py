@@ -43,6 +43,7 @@ def test_a_network_and_its_containers(client: docker.DockerClient) -> None:
     with pytest.raises(docker.errors.APIError, match="is not connected to network other"):
         other.disconnect(one)
     assert client.networks.list(filters={"label": "k=v"}) == client.networks.list(["net"]) == [made]
+    assert client.networks.list(filters={"label!": "k=v", "type": "custom"}) == [other]
     assert client.networks.prune()["NetworksDeleted"] == ["other"]
     assert client.networks.prune()["NetworksDeleted"] is None
 

@@ -123,3 +123,10 @@ def test_before_nobody() -> None:
 def test_labels_alone() -> None:
     assert matches_labels({"a": "b=c"}, {"label": ["a=b=c"]})
     assert not matches_labels({"a": ""}, {"label": ["a=b"]})
+
+
+def test_labels() -> None:
+    labels = {"a": "1", "b": ""}
+    assert matches_labels(labels, {"label": ["a", "a=1", "b"]})
+    assert not matches_labels(labels, {"label": ["a=2"]})
+    assert not matches_labels(labels, {"label": ["c"]})
