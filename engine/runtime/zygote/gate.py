@@ -11,6 +11,7 @@ import json
 import time
 from functools import partial
 
+from engine.runtime.zygote import protocol
 from engine.runtime.zygote.container import Container
 from engine.runtime.zygote.loop import Loop
 from engine.runtime.zygote.pumps import Pumps
@@ -77,9 +78,14 @@ class Gate:
         if message is None:
             return
         if message == b"ready":
-            container.ready = True
             if container.tty:
-                self._pumps.begin(container)
+                try:
+                    self._pumps.begin(container)
+                except OSError as error:  # its log can't be kept
+                    self._part(container)
+                    self._fail(container, protocol.failure(error))
+                    return
+            container.ready = True
             if container.creator is not None:
                 container.creator({"ok": {"pid": container.pid}})
                 container.creator = None
@@ -87,8 +93,7 @@ class Gate:
             container.onlookers.clear()
             self._open(container)
             return
-        self._loop.unwatch(container.sync.fileno())
-        container.sync.close()
+        self._part(container)
         if message or not container.begun:
             self._fail(container, _told(message))
             return
@@ -96,6 +101,11 @@ class Gate:
         container.started_at = time.time()
         if container.starter is not None:
             container.starter({"ok": {}})
+
+    def _part(self, container: Container) -> None:
+        """There is nothing more to hear; where it waits at the gate, it ends."""
+        self._loop.unwatch(container.sync.fileno())
+        container.sync.close()
 
     def _fail(self, container: Container, error: dict[str, Any]) -> None:
         container.error = error

@@ -13,7 +13,7 @@ import pytest
 from engine.errors import Conflict, NotFound, SystemFailure
 from engine.kernel import libc
 from engine.kernel.cgroup.host import groups_below, hierarchies
-from engine.runtime.launcher import ExecFailed, Launcher
+from engine.runtime.launcher import ExecFailed, Launcher, LogConfig
 from engine.runtime.spec import (
     ConsoleSize,
     IDMapping,
@@ -332,6 +332,17 @@ async def test_what_could_not_be_made_is_gone_once_it_is_deleted(box: Box, exec_
     assert groups_below(f"/shipway/test-{exec_root.name}") == []
     with pytest.raises(NotFound, match="/nowhere"):
         await making
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+async def test_a_log_that_cant_be_kept_is_told(box: Box, tmp_path: Path, terminal: bool) -> None:
+    async with asyncio.timeout(10):
+        with pytest.raises(SystemFailure, match="Is a directory"):
+            await box.launcher.create(
+                "one", make_spec("true", terminal=terminal), rootfs=box.overlay("one"), log=LogConfig(tmp_path)
+            )
+    await box.launcher.delete("one")
+    assert await box.launcher.list() == []
 
 
 async def test_a_zygote_ends_with_one_that_never_began(layer: Path, tmp_path: Path, exec_root: Path) -> None:
