@@ -15,7 +15,7 @@ from engine.containers.layered import Layered
 from engine.containers.model import Container
 from engine.containers.places import Places
 from engine.containers.room import Room
-from engine.errors import InvalidInput
+from engine.errors import InvalidInput, NotFound
 from engine.runtime.launcher import Overlay
 from engine.threads import to_the_end
 
@@ -39,8 +39,7 @@ async def at_creation(room: Room, container: Container) -> None:
     # What is mounted right there brings a folder along.
     if not any(point.destination == path for point in container.mounts):
         async with room.registry.live(container).lock:
-            real = await asyncio.to_thread(Places((), Layered(lower).readlink).real, path)
-            await _make(room, container, lower, real)
+            await _make(room, container, lower, await asyncio.to_thread(_aim, lower, path))
 
 
 def _is_there(layers: Sequence[Path], path: str) -> bool:
@@ -48,6 +47,14 @@ def _is_there(layers: Sequence[Path], path: str) -> bool:
     if found is not None and not stat.S_ISDIR(found.st_mode):
         raise InvalidInput(f"Cannot mkdir: {path} is not a directory")
     return found is not None
+
+
+def _aim(layers: Sequence[Path], path: str) -> str:
+    try:
+        return Places((), Layered(layers).readlink).real(path)
+    except NotFound as error:
+        # Told that something is not found, clients would pull the image and ask again.
+        raise InvalidInput(f"Cannot mkdir: {error}") from None
 
 
 async def _make(room: Room, container: Container, lower: Sequence[Path], path: str) -> None:

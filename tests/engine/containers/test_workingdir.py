@@ -33,7 +33,7 @@ async def test_what_the_image_has_is_left_alone(rooms: Rooms) -> None:
 
 
 async def test_it_is_made_where_a_link_of_the_image_leads(rooms: Rooms) -> None:
-    linking = await rooms.start("ln", "-s", "/far/away", "/to")
+    linking = await rooms.start("sh", "-c", "ln -s /far/away /to; ln -s /round /round")
     await rooms.containers.wait(linking)
     await rooms.containers.files.commit(rooms.get(linking), reference="linked:1")
     wanted = ContainerConfig(image="linked:1", cmd=["pwd"], working_dir="/to")
@@ -42,6 +42,9 @@ async def test_it_is_made_where_a_link_of_the_image_leads(rooms: Rooms) -> None:
     await rooms.containers.start(made.id)
     await rooms.containers.wait(made.id)
     assert await rooms.said(made.id) == (b"/far/away\n", b"")
+    wanted = ContainerConfig(image="linked:1", cmd=["pwd"], working_dir="/round")
+    with pytest.raises(InvalidInput, match=r"Cannot mkdir: .* /round: Too many levels of symbolic links"):
+        await rooms.containers.create(None, wanted, HostConfig(network_mode="none"))
 
 
 async def test_what_is_mounted_gets_it_at_the_start(rooms: Rooms, tmp_path: Path) -> None:
