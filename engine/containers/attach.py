@@ -34,6 +34,11 @@ class AttachSession:
         """Gives what was written until a time, to be told first."""
         self._since = 0
 
+    @property
+    def closed(self) -> bool:
+        """Whether its client has left."""
+        return self._closed.is_set()
+
     async def bind(self, launcher: Launcher) -> None:
         """Connects to the process, which is there but need not run yet."""
         if self._closed.is_set() or self._bound.is_set():

@@ -51,7 +51,7 @@ class Streams:
             elif container.state.status == "restarting":
                 raise Conflict(f"container {container.short_id} is restarting, wait until it runs")
             else:
-                live.pending.append(session)
+                live.pending = [*(one for one in live.pending if not one.closed), session]
         self._room.tell(container, "attach")
         return session
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +147,18 @@ async def test_attached_before_the_start_nothing_is_missed(rooms: Rooms) -> None
     heard = sorted([piece async for piece in session.output()])
     await session.close()
     assert heard == [("stderr", b"err\n"), ("stdout", b"out\n")]
+
+
+async def test_who_left_before_the_start_is_forgotten(rooms: Rooms) -> None:
+    container = rooms.get(await rooms.create("true"))
+    left = []
+    for _ in range(2):
+        session = await rooms.containers.streams.attach(container)
+        await session.close()
+        left.append(weakref.ref(session))
+    del session
+    gc.collect()
+    assert [one() is None for one in left] == [True, False]
 
 
 async def test_attached_later_with_the_log_so_far(rooms: Rooms) -> None:
