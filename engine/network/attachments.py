@@ -26,6 +26,7 @@ from engine.network.ports import HostPorts
 from engine.network.relay import LoopbackRelays
 from engine.network.resolver import Resolver
 from engine.network.store import NetworkStore
+from engine.threads import to_the_end
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -138,11 +139,6 @@ class Attachments:
         target.endpoints[container_id] = endpoint
         try:
             await self._run(attach)
-        except BaseException:
-            target.endpoints.pop(container_id, None)
-            self._give_back(target, endpoint)
-            raise
-        try:
             await self._relays.open(endpoint)
             await self._serve_names(endpoint)
         except BaseException:
@@ -218,8 +214,8 @@ class Attachments:
         """The address at which containers of the network find the resolver, if it has one."""
         return nameserver.ADDRESS if self.get(network).has_names else None
 
-    def _run(self, function: Callable[..., _T], *arguments: object) -> asyncio.Future[_T]:
-        return asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+    async def _run(self, function: Callable[..., _T], *arguments: object) -> _T:
+        return await to_the_end(partial(function, *arguments), self._thread)
 
     def _reserve(self, network: Network, ports: Sequence[PortMapping]) -> Sequence[PortBinding]:
         if network.internal:

@@ -15,6 +15,7 @@ from engine.config import DefaultBridge, EngineConfig
 from engine.errors import Conflict, Forbidden, InvalidInput, NotFound, SystemFailure
 from engine.network import Networks, Pool, PortMapping, Wishes
 from engine.network.bridge import subnet_lock
+from tests.patience import wait_for
 
 from .conftest import ONE, THREE, TWO, Namespaces, Servers, call, command, here, inside
 
@@ -135,6 +136,26 @@ async def test_nothing_is_left_of_a_failed_attempt(networks: Networks, namespace
     assert endpoint.ports[0].host_port == wish.host_port
     with pytest.raises(Forbidden, match="already exists in network bridge"):
         await networks.attach("bridge", ONE, one.path)
+
+
+async def test_nothing_is_left_of_an_attempt_that_is_called_off(
+    config: EngineConfig, networks: Networks, namespaces: Namespaces
+) -> None:
+    def interfaces() -> list[str]:
+        return [name for _, name in socket.if_nameindex() if name.startswith(f"v{config.instance}")]
+
+    one, two = namespaces(), namespaces()
+    attaching = asyncio.create_task(networks.attach("bridge", ONE, one.path, ports=[PortMapping(80)]))
+    await asyncio.sleep(0)
+    wait_for(interfaces, "its interface")  # without letting the loop hear of it
+    attaching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await attaching
+    assert networks.endpoints(ONE) == []
+    await networks.attach("bridge", TWO, two.path)
+    await networks.disconnect("bridge", TWO)
+    assert list((config.exec_root / "network").rglob("*.json")) == []
+    assert interfaces() == []
 
 
 async def test_what_may_not_be(networks: Networks) -> None:
