@@ -19,6 +19,7 @@ from typing import BinaryIO
 from engine.errors import Conflict, InvalidInput, NotFound, SystemFailure
 from engine.images import digest as digests
 from engine.images.arrival import Arrival
+from engine.kernel.sync import sync_folder
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _REHASH = 1 << 20
@@ -239,7 +240,7 @@ class BlobWriter:
             os.fsync(self._fd)
             os.fchmod(self._fd, 0o400)
             os.rename(self._path, target)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
         except OSError as error:
             self.abort()
             raise _failure(error, "store", digest) from error
@@ -270,14 +271,6 @@ class BlobWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.abort(keep=self._resume)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _failure(error: OSError, verb: str, digest: str | None) -> SystemFailure:

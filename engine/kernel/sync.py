@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from pathlib import Path
 
 # CDLL lets go of the GIL: this may take seconds.
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -14,3 +15,12 @@ def syncfs(fd: int) -> None:
     if _libc.syncfs(ctypes.c_int(fd)) < 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in `folder` durable: a rename is on disk only once its folder is. Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+from engine.kernel.sync import sync_folder
 from engine.registry.server import errors
 from engine.registry.server.storage import files
 from engine.registry.server.storage.layout import Layout, digests_in, repositories_in
@@ -49,7 +50,7 @@ class Blobs:
             os.utime(path)
         else:
             os.replace(upload.data, path)
-            files.sync_folder(path.parent)
+            sync_folder(path.parent)
         self.link(upload.repository, digest)
 
     def put(self, digest: str, data: bytes) -> None:

@@ -6,14 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
-
-def sync_folder(folder: Path) -> None:
-    """Makes the names in `folder` durable: a rename is on disk only once its folder is."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+from engine.kernel.sync import sync_folder
 
 
 def make_folder(folder: Path, top: Path) -> None:
